@@ -1,0 +1,114 @@
+package endpoint
+
+import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"time"
+
+	"github.com/pkg/errors"
+)
+
+// A Conn is the caller's side of a connection in line mode: the command line is
+// written with Command, the data and the reply are written and read as the
+// command wants them. Writes are buffered: Flush sends them.
+//
+//	c, err := endpoint.Open("localhost:61000")
+//	...
+//	c.Command("STRING")
+//	c.WriteString("Additional data.\n")
+//	c.Flush()
+//	reply, err := c.Reply()
+//
+// One goroutine may read while another writes. The caller closes a Conn; after
+// an error of reading or writing it is of no more use.
+type Conn struct {
+	*bufio.ReadWriter
+
+	conn   net.Conn // of the network
+	stream net.Conn // conn, or TLS over it
+	limits Limits
+}
+
+func newConn(c, stream net.Conn, limits Limits) *Conn {
+	return &Conn{
+		ReadWriter: bufio.NewReadWriter(bufio.NewReader(stream), bufio.NewWriter(stream)),
+		conn:       c, stream: stream, limits: limits,
+	}
+}
+
+// Command writes the command line for name. Data follows on the next line;
+// nothing is sent before Flush. It fails, invalid_argument not_run, on a name
+// that no command can have, and writes nothing then.
+func (c *Conn) Command(name string) error {
+	if err := checkName(name); err != nil {
+		return errors.WithStack(err)
+	}
+	if _, err := c.WriteString(name + "\n"); err != nil {
+		return errors.WithStack(err)
+	}
+	return nil
+}
+
+// Reply flushes what was written and reads one line, which it returns without
+// its end. An ERR line, with which an endpoint refuses a command, comes back as
+// an *Error. A line longer than Limits.Line is an error.
+func (c *Conn) Reply() (string, error) {
+	if err := c.Flush(); err != nil {
+		return "", errors.WithStack(err)
+	}
+	var line []byte
+	for {
+		part, err := c.ReadSlice('\n')
+		if limit := c.limits.Line; limit > 0 && len(line)+len(part) > limit {
+			return "", errors.WithStack(Errorf(ResourceExhausted, "the reply is longer than %d bytes", limit))
+		}
+		line = append(line, part...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return "", errors.WithStack(err)
+		}
+	}
+	text := string(trimLine(line))
+	if e, ok := parseErrLine(text); ok {
+		return "", errors.WithStack(e)
+	}
+	return text, nil
+}
+
+// trimLine takes the LF or CRLF off a line.
+func trimLine(line []byte) []byte {
+	if n := len(line); n > 0 && line[n-1] == '\n' {
+		line = line[:n-1]
+	}
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line
+}
+
+// SetDeadline bounds all reads and writes from now on, as of net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error { return errors.WithStack(c.stream.SetDeadline(t)) }
+
+// CloseWrite flushes what was written and tells the endpoint that no more
+// comes. Replies can still be read; the endpoint closes when it has sent them.
+func (c *Conn) CloseWrite() error {
+	if err := c.Flush(); err != nil {
+		return errors.WithStack(err)
+	}
+	if tc, ok := c.stream.(*tls.Conn); ok {
+		return errors.WithStack(tc.CloseWrite())
+	}
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
+		return errors.WithStack(half.CloseWrite())
+	}
+	return errors.Errorf("%T cannot be closed for writing alone", c.conn)
+}
+
+// Close closes the connection. What was not flushed is lost.
+func (c *Conn) Close() error { return errors.WithStack(c.stream.Close()) }
+
+// RemoteAddr returns the endpoint's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }

@@ -1,0 +1,135 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"gobnode/internal/netaddr"
+
+	"github.com/pkg/errors"
+)
+
+// dialTimeout is how long connecting may take, TLS apart.
+const dialTimeout = 5 * time.Second
+
+// A Dialer connects to endpoints. The zero value is ready; it may be used by
+// many goroutines, and is not changed while in use.
+type Dialer struct {
+	// TLS, if set, makes connections TLS from the first byte. The least version
+	// is 1.3 unless MinVersion says otherwise; an empty ServerName is taken from
+	// the address. The configuration is cloned.
+	TLS *tls.Config
+
+	// Limits: Handshake bounds the TLS handshake, Line a reply read by
+	// Conn.Reply.
+	Limits Limits
+
+	// NetDial, if set, makes the connection in place of a net.Dialer. network
+	// is "tcp" or "unix".
+	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Open connects to the endpoint at addr with the zero Dialer.
+func Open(addr string) (*Conn, error) {
+	return new(Dialer).Open(context.Background(), addr)
+}
+
+// Open connects to the endpoint at addr, "host:port" or "unix:path", in line
+// mode. A missing port is that of DefaultAddr, a missing host this machine. It
+// gives up after 5 s, or when ctx ends; ctx has no effect on the Conn later.
+// Failures are not_run: no command has been sent.
+func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
+	c, err := d.dial(ctx, addr)
+	if err != nil {
+		return nil, errors.WithStack(err)
+	}
+	setUserTimeout(c)
+	stream := c
+	if d.TLS != nil {
+		if stream, err = d.handshake(ctx, c, addr); err != nil {
+			_ = c.Close()
+			return nil, errors.WithStack(err)
+		}
+	}
+	return newConn(c, stream, d.Limits.withDefaults()), nil
+}
+
+func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
+	network, address := netaddr.Split(addr)
+	dial := d.NetDial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errSlowDial)
+	defer cancel()
+	c, err := dial(ctx, network, address)
+	if err == nil {
+		return c, nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, &Error{Code: CodeOf(ctx.Err()), Outcome: OutcomeNotRun, Message: "cannot connect to " + address + ": " + cause.Error(), cause: cause}
+	}
+	text := "cannot connect to " + address + ": " + rootText(err)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+		text += ": is an endpoint listening there?"
+	}
+	return nil, &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: text, cause: err}
+}
+
+// errSlowDial is an os.ErrDeadlineExceeded by way of limitError.
+var errSlowDial = error(&limitError{limit: "dial", after: dialTimeout, what: "no answer"})
+
+// rootText is err's text without what net says in front of it, which the caller
+// says itself.
+func rootText(err error) string {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return "no such host, or no answer from DNS: " + dns.Name
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
+}
+
+// handshake makes TLS of c. It closes nothing.
+func (d *Dialer) handshake(ctx context.Context, c net.Conn, addr string) (net.Conn, error) {
+	config := d.TLS.Clone()
+	if config.MinVersion == 0 {
+		config.MinVersion = tls.VersionTLS13
+	}
+	network, address := netaddr.Split(addr)
+	if config.ServerName == "" && network == "tcp" {
+		config.ServerName, _, _ = net.SplitHostPort(address)
+		if config.ServerName == "" {
+			config.ServerName = "localhost" // what an empty host dials
+		}
+	}
+	if limit := d.Limits.withDefaults().Handshake; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, &limitError{limit: "Handshake", after: limit, what: "not finished"})
+		defer cancel()
+	}
+	tc := tls.Client(c, config)
+	err := tc.HandshakeContext(ctx)
+	if err == nil {
+		return tc, nil
+	}
+	e := &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: "TLS with " + address + ": " + err.Error(), cause: err}
+	var plain tls.RecordHeaderError
+	if cause := context.Cause(ctx); cause != nil {
+		e.Code, e.Message, e.cause = CodeOf(ctx.Err()), "TLS with "+address+": "+cause.Error(), cause
+	} else if errors.As(err, &plain) {
+		e.Code = FailedPrecondition
+		e.Message = "TLS with " + address + ": the peer does not speak TLS: connect without it"
+	} else if unverified := new(tls.CertificateVerificationError); errors.As(err, &unverified) {
+		e.Code = Unauthenticated
+		e.Message = "TLS with " + address + ": the peer's certificate is not to be trusted: " + strings.TrimPrefix(unverified.Err.Error(), "x509: ")
+	}
+	return nil, e
+}

@@ -1,0 +1,286 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gobnode/internal/netaddr"
+
+	"github.com/pkg/errors"
+)
+
+// DefaultAddr is where Listen listens when it is given no address.
+const DefaultAddr = netaddr.Default
+
+// An Endpoint listens and dispatches named commands. The zero value is ready.
+// Exported fields are set before the first Listen, Serve or ServeConn; methods
+// may be called at any time from any goroutine, registering commands while
+// serving included. An Endpoint must not be copied after first use.
+type Endpoint struct {
+	// TLS, if set, makes every connection TLS from its first byte. The least
+	// version is 1.3 unless MinVersion says otherwise. The configuration is
+	// cloned.
+	TLS *tls.Config
+
+	// Logger takes what cannot be returned to anybody; nil: slog.Default().
+	Logger *slog.Logger
+
+	// Interceptors run around every command; the first is outermost.
+	Interceptors []Interceptor
+
+	// ConnContext, if set, derives the context of a connection's commands. The
+	// connection is given as its peer sees it: a *tls.Conn under TLS. It must
+	// not be read from or written to.
+	ConnContext func(context.Context, net.Conn) context.Context
+
+	// Limits bound what peers can make the process hold.
+	Limits Limits
+
+	once      sync.Once
+	limits    Limits        // with defaults
+	tlsConfig *tls.Config   // a clone of TLS
+	buffers   sync.Pool     // of *buffers
+	stop      chan struct{} // closed when closing begins
+	ended     chan struct{} // closed when all has ended
+	closing   atomic.Bool   // set under mu
+
+	mu         sync.RWMutex // guards following
+	handlers   map[string]entry
+	docs       map[string]string
+	listeners  []net.Listener
+	conns      map[*lineConn]struct{}
+	turnedAway int       // those of conns that are over Limits.Connections
+	accepting  int       // running calls of Serve
+	toldAt     time.Time // when a newcomer turned away was last logged
+	untold     int       // newcomers turned away since
+}
+
+// New returns an endpoint with no commands. It is the same as new(Endpoint).
+func New() *Endpoint { return new(Endpoint) }
+
+// init settles the configuration at the first use that serves.
+func (e *Endpoint) init() {
+	e.once.Do(func() {
+		e.stop = make(chan struct{})
+		e.ended = make(chan struct{})
+		e.limits = e.Limits.withDefaults()
+		if e.TLS != nil {
+			e.tlsConfig = e.TLS.Clone()
+			if e.tlsConfig.MinVersion == 0 {
+				e.tlsConfig.MinVersion = tls.VersionTLS13
+			}
+		}
+	})
+}
+
+func (e *Endpoint) logger() *slog.Logger {
+	if e.Logger != nil {
+		return e.Logger
+	}
+	return slog.Default()
+}
+
+// Listen listens on addr and serves until Shutdown or Close; its error is
+// Serve's, or says why it could not listen. addr is "host:port" or
+// "unix:path"; a missing port is that of DefaultAddr, and "" is DefaultAddr.
+func (e *Endpoint) Listen(addr string) error {
+	l, err := netaddr.Listen(context.Background(), addr)
+	if err != nil {
+		return errors.WithStack(err)
+	}
+	return e.Serve(l)
+}
+
+// Serve accepts connections from l and serves them until Shutdown or Close,
+// after which its error is ErrClosed, or until l fails for good. It closes l.
+// Passing failures, such as a lack of file descriptors, are waited out with a
+// pause of 5 ms that doubles up to 1 s. The error is never nil.
+func (e *Endpoint) Serve(l net.Listener) error {
+	e.init()
+	if !e.addListener(l) {
+		_ = l.Close()
+		return ErrClosed
+	}
+	defer e.removeListener(l)
+	for pause := time.Duration(0); ; {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			e.admit(c)
+		case e.closing.Load():
+			return ErrClosed
+		case !passing(err):
+			return errors.Wrap(err, "accept")
+		default:
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			e.logger().Warn("cannot accept, trying again", "error", err, "pause", pause)
+			if !e.sleep(pause) {
+				return ErrClosed
+			}
+		}
+	}
+}
+
+// passing reports whether an error of Accept may be gone the next time.
+func passing(err error) bool {
+	for _, e := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+// sleep waits for d, or until the endpoint closes: then it returns false.
+func (e *Endpoint) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-e.stop:
+		return false
+	}
+}
+
+// ServeConn serves one connection until it ends, and closes it. The handlers'
+// contexts are derived from ctx; when ctx ends, the connection is cut. It may
+// be called on an endpoint that listens as well.
+func (e *Endpoint) ServeConn(ctx context.Context, c net.Conn) {
+	e.init()
+	lc := newLineConn(ctx, e, c)
+	lc.done = make(chan struct{})
+	if full, err := e.add(lc); err != nil {
+		_ = c.Close()
+		return
+	} else if full {
+		e.tellFull(lc)
+	}
+	stop := context.AfterFunc(ctx, lc.cut)
+	defer stop()
+	lc.start()
+	<-lc.done
+}
+
+// admit serves a newcomer on a goroutine of its own, or turns it away.
+func (e *Endpoint) admit(c net.Conn) {
+	setUserTimeout(c)
+	lc := newLineConn(context.Background(), e, c)
+	full, err := e.add(lc)
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	if full {
+		e.tellFull(lc)
+	}
+	lc.start()
+}
+
+// maxTurnedAway bounds the newcomers over Limits.Connections that are told so
+// at a time; more are closed without a word.
+const maxTurnedAway = 64
+
+// add takes c among the connections. full says that it is one too many and is
+// to be told so; an error, that it is to be closed at once.
+func (e *Endpoint) add(c *lineConn) (full bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing.Load() {
+		return false, ErrClosed
+	}
+	if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway >= limit {
+		if e.turnedAway >= maxTurnedAway {
+			e.untold++
+			return false, errors.New("too many connections")
+		}
+		e.turnedAway++
+		c.turnedAway = true
+	}
+	if e.conns == nil {
+		e.conns = make(map[*lineConn]struct{})
+	}
+	e.conns[c] = struct{}{}
+	return c.turnedAway, nil
+}
+
+// tellFull logs that a newcomer is turned away, once a second at most.
+func (e *Endpoint) tellFull(c *lineConn) {
+	e.mu.Lock()
+	e.untold++
+	n, tell := e.untold, time.Since(e.toldAt) >= time.Second
+	if tell {
+		e.untold, e.toldAt = 0, time.Now()
+	}
+	e.mu.Unlock()
+	if tell {
+		e.logger().Warn("connection refused: too many", "limit", "Connections",
+			"value", e.limits.Connections, "peer", c.peer.String(), "refused", n)
+	}
+}
+
+// remove forgets c, whose goroutine is about to end.
+func (e *Endpoint) remove(c *lineConn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.turnedAway {
+		e.turnedAway--
+	}
+	delete(e.conns, c)
+	e.checkEnded()
+}
+
+func (e *Endpoint) addListener(l net.Listener) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing.Load() {
+		return false
+	}
+	e.listeners = append(e.listeners, l)
+	e.accepting++
+	return true
+}
+
+func (e *Endpoint) removeListener(l net.Listener) {
+	_ = l.Close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.listeners = slices.DeleteFunc(e.listeners, func(other net.Listener) bool { return other == l })
+	e.accepting--
+	e.checkEnded()
+}
+
+// checkEnded tells those who wait that nothing is left. It is called with mu
+// held, after every change that could be the last.
+func (e *Endpoint) checkEnded() {
+	if e.closing.Load() && len(e.conns) == 0 && e.accepting == 0 {
+		select {
+		case <-e.ended:
+		default:
+			close(e.ended)
+		}
+	}
+}
+
+// Addr returns the address of the first listener that is being served, nil if
+// there is none.
+func (e *Endpoint) Addr() net.Addr {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if len(e.listeners) == 0 {
+		return nil
+	}
+	return e.listeners[0].Addr()
+}

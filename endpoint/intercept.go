@@ -1,0 +1,79 @@
+package endpoint
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+)
+
+// A Kind is how a command's data is shaped.
+type Kind uint8
+
+// KindRaw is a command whose bytes are its handler's affair.
+const KindRaw Kind = 0
+
+// String returns the kind's name, such as "raw".
+func (k Kind) String() string {
+	if k == KindRaw {
+		return "raw"
+	}
+	return "unknown"
+}
+
+// Info is what interceptors and handlers know of the call they serve. It is
+// valid until the command ends, and is not to be changed.
+type Info struct {
+	Command string
+	Kind    Kind
+	Peer    *Peer        // never nil
+	Logger  *slog.Logger // the endpoint's; never nil
+}
+
+type infoKey struct{}
+
+// InfoFrom returns what is known of the call that ctx belongs to, never nil:
+// outside of one, as in a test that calls a handler directly, an Info with
+// slog.Default and a peer without an address.
+func InfoFrom(ctx context.Context) *Info {
+	if info, ok := ctx.Value(infoKey{}).(*Info); ok {
+		return info
+	}
+	return &Info{Peer: &Peer{}, Logger: slog.Default()}
+}
+
+// callContext is the context of one call: its connection's with an Info. It is
+// a type of its own because context.WithValue would cost an allocation more on
+// every command. Contexts derived from it still find the connection's cancelCtx
+// through Value, so that context.WithCancel starts no goroutine.
+type callContext struct {
+	context.Context
+	info Info
+}
+
+func (c *callContext) Value(key any) any {
+	if key == (infoKey{}) {
+		return &c.info
+	}
+	return c.Context.Value(key)
+}
+
+// An Interceptor runs around every command. It sees the call's Info, may give
+// next a context derived from ctx, and returns next's error or one of its own.
+// next runs the command once; a second call of it fails. An error without
+// having called next refuses the command: the peer is told its code and text.
+// Interceptors are called from many goroutines at once.
+type Interceptor func(ctx context.Context, info *Info, next func(context.Context) error) error
+
+// intercept runs last inside all of chain, the first outermost.
+func intercept(ctx context.Context, chain []Interceptor, info *Info, last func(context.Context) error) error {
+	if len(chain) == 0 {
+		return last(ctx)
+	}
+	var called atomic.Bool
+	return chain[0](ctx, info, func(ctx context.Context) error {
+		if called.Swap(true) {
+			return Errorf(Internal, "an interceptor called next twice for %s", info.Command)
+		}
+		return intercept(ctx, chain[1:], info, last)
+	})
+}

@@ -1,0 +1,341 @@
+package endpoint
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"math"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/pkg/errors"
+)
+
+// A lineConn is one served connection in line mode. Everything in it belongs to
+// the one goroutine that serves it at a time, except state and what the
+// transport says of itself.
+//
+// That goroutine waits for the first byte of a command without holding a
+// buffer, takes buffers, runs the commands that have come, gives the buffers
+// back and waits again.
+type lineConn struct {
+	e          *Endpoint
+	t          *transport
+	stream     net.Conn // t, or TLS over it
+	peer       Peer
+	ctx        context.Context
+	cancel     context.CancelCauseFunc
+	state      atomic.Int32
+	turnedAway bool          // over Limits.Connections: only to be told so
+	greeted    bool          // TLS is up and ConnContext was called
+	grown      bool          // the goroutine's stack has grown, or may have
+	done       chan struct{} // closed at the end, if not nil
+
+	b        *buffers
+	received int64              // bytes that went into read buffers
+	now      bool               // reads do not wait: they use fd
+	fd       uintptr            // during a call of try
+	try      func(uintptr) bool // c.tryRead as a value, made once
+	tryErr   error
+
+	running  string // the command that runs, or ran last
+	failure  error  // of a handler; it ends the connection
+	panicked bool   // the failure was a panic or runtime.Goexit
+}
+
+// The states of a connection, for Shutdown.
+const (
+	connIdle   int32 = iota // no command runs
+	connBusy                // a command runs
+	connClosed              // being closed
+)
+
+var (
+	errAgain = errors.New("nothing to read yet")
+	errCut   = errors.New("connection cut by the endpoint's end")
+	errEnded = errors.New("the connection ended")
+)
+
+const (
+	// settleTime is how long a goroutine whose stack has grown waits for the
+	// next command before it hands the waiting to a fresh one. A fresh one for
+	// every command would grow its stack anew each time, which costs more than
+	// the command; a grown stack for every idle connection costs 8 KB or more.
+	settleTime = time.Second
+
+	// A connection that is closed with an answer on its way is read from for a
+	// little, or until this much has come: the kernel would answer unread bytes
+	// with a reset, and a reset may overtake the answer.
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+func newLineConn(ctx context.Context, e *Endpoint, nc net.Conn) *lineConn {
+	c := &lineConn{e: e, t: newTransport(nc, &e.limits)}
+	c.stream = c.t
+	c.peer.conn = nc
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.try = c.tryRead
+	return c
+}
+
+// start starts the goroutine that serves c. It ends when c does, or when it
+// hands c to another, which start starts as well.
+func (c *lineConn) start() { go c.run() }
+
+func (c *lineConn) run() {
+	handedOver := false
+	defer func() { // deferred for runtime.Goexit in a handler
+		if !handedOver {
+			c.end()
+		}
+	}()
+	if !c.greeted && !c.greet() {
+		return
+	}
+	handedOver = c.serve()
+}
+
+// end closes c, once nothing of it runs any more.
+func (c *lineConn) end() {
+	c.report()
+	c.cancel(errEnded)
+	if c.peer.tls != nil {
+		_ = c.peer.tls.CloseWrite() // without it the peer takes the end for a truncation
+	}
+	_ = c.t.Close()
+	if c.failure == nil {
+		c.drop()
+	}
+	c.e.remove(c)
+	if c.done != nil {
+		close(c.done)
+	}
+}
+
+// cut ends c at once, from any goroutine.
+func (c *lineConn) cut() {
+	c.cancel(errCut)
+	_ = c.t.Close()
+}
+
+// closeIdle closes c if it runs no command; otherwise c closes itself when the
+// command has ended.
+func (c *lineConn) closeIdle() {
+	if c.state.CompareAndSwap(connIdle, connClosed) {
+		_ = c.t.Close()
+	}
+}
+
+// greet makes c ready for its first command.
+func (c *lineConn) greet() bool {
+	c.greeted = true
+	if c.e.tlsConfig != nil {
+		if !c.handshake() {
+			return false
+		}
+		c.grown = true // a handshake takes about 16 KB of stack
+	}
+	if c.turnedAway {
+		c.refuse(refusal(ResourceExhausted, "this endpoint serves %d connections at once and has them: try again later", c.e.limits.Connections))
+		return false
+	}
+	if f := c.e.ConnContext; f != nil {
+		err := c.guard(func() error {
+			nc := c.peer.conn
+			if c.peer.tls != nil {
+				nc = c.peer.tls
+			}
+			ctx := f(c.ctx, nc)
+			if ctx == nil {
+				return errors.New("ConnContext returned nil")
+			}
+			c.ctx = ctx
+			return nil
+		})
+		return c.fail(err) == nil
+	}
+	return true
+}
+
+// serve runs c's commands until the end. It returns true if it has handed c to
+// another goroutine.
+func (c *lineConn) serve() (handedOver bool) {
+	for {
+		err := c.wait()
+		if errors.Is(err, errBound) {
+			c.grown = false
+			c.start()
+			return true
+		}
+		if err != nil {
+			return false
+		}
+		for c.b.r.Buffered() > 0 {
+			if !c.one() {
+				return false
+			}
+		}
+		c.drop()
+	}
+}
+
+// wait waits for the first byte of a command line and has it in a buffer when
+// it returns. A plain socket waits without one.
+func (c *lineConn) wait() error {
+	if c.grown {
+		c.t.boundReads("", settleTime)
+		defer c.t.boundReads("", 0)
+	}
+	if c.t.raw == nil || c.peer.tls != nil {
+		c.take()
+		_, err := c.b.r.Peek(1)
+		return err
+	}
+	if err := c.t.waitRead(c.try); err != nil {
+		return err
+	}
+	return c.tryErr
+}
+
+// tryRead reads into a buffer what is there; if nothing is, it gives the buffer
+// back and returns false.
+func (c *lineConn) tryRead(fd uintptr) bool {
+	c.take()
+	c.now, c.fd = true, fd
+	_, c.tryErr = c.b.r.Peek(1)
+	c.now = false
+	if errors.Is(c.tryErr, errAgain) {
+		c.drop()
+		return false
+	}
+	return true
+}
+
+// A source is a connection as its read buffer sees it.
+type source struct{ c *lineConn }
+
+func (s source) Read(p []byte) (n int, err error) {
+	if s.c.now {
+		n, err = readNow(s.c.fd, p)
+	} else {
+		n, err = s.c.stream.Read(p)
+	}
+	s.c.received += int64(n)
+	return n, err
+}
+
+// position is how many bytes of the connection have been consumed.
+func (c *lineConn) position() int64 { return c.received - int64(c.b.r.Buffered()) }
+
+// one reads one command line from what has come, and more where it is not
+// whole, and runs the command. It returns false when the connection is to end.
+func (c *lineConn) one() bool {
+	name, lineEnd, err := c.readLine()
+	if err != nil {
+		var refused *Error
+		if errors.As(err, &refused) {
+			c.refuse(refused)
+		}
+		return false
+	}
+	if len(name) == 0 {
+		return true
+	}
+	en, ok := c.e.lookup(name)
+	if !ok {
+		c.refuse(c.e.unknown(name))
+		return false
+	}
+	if !c.state.CompareAndSwap(connIdle, connBusy) {
+		return false // Shutdown closed it
+	}
+	if !c.command(&en) {
+		c.linger()
+		return false
+	}
+	if rest := lineEnd - c.position(); rest > 0 {
+		_, _ = c.b.r.Discard(int(rest)) // it is in the buffer: readLine saw the line whole
+	}
+	c.state.Store(connIdle)
+	// Shutdown marks first and looks at the states then, so one of the two sees
+	// the other.
+	if c.e.closing.Load() {
+		c.goodbye()
+		return false
+	}
+	return true
+}
+
+// goodbye tells the commands that have come behind the last one to run why they
+// do not.
+func (c *lineConn) goodbye() {
+	for c.b.r.Buffered() > 0 {
+		p, _ := c.b.r.Peek(c.b.r.Buffered())
+		name, n, _, refused := parseName(p)
+		if refused != nil || n == 0 {
+			return
+		}
+		if len(name) > 0 {
+			c.refuse(refusal(Unavailable, "this endpoint is shutting down: connect again"))
+			return
+		}
+		_, _ = c.b.r.Discard(n)
+	}
+}
+
+// readLine reads a command line into the buffer and consumes it up to where the
+// data begins. lineEnd is the position behind the line. The name is empty for a
+// blank line, and valid until the next read.
+func (c *lineConn) readLine() (name []byte, lineEnd int64, err error) {
+	limit := c.e.limits.Line
+	if limit < 0 {
+		limit = math.MaxInt
+	}
+	for bounded := false; ; {
+		p, _ := c.b.r.Peek(c.b.r.Buffered())
+		name, n, inline, refused := parseName(p)
+		if refused != nil {
+			return nil, 0, refused
+		}
+		end := n
+		if inline {
+			end += bytes.IndexByte(p[n:], '\n') + 1 // n itself if there is none
+		}
+		if whole := n > 0 && (!inline || end > n); whole && end <= limit {
+			if bounded {
+				c.t.boundReads("", 0)
+			}
+			lineEnd = c.position() + int64(end)
+			_, err = c.b.r.Discard(n)
+			return name, lineEnd, err
+		} else if whole || len(p) >= limit {
+			return nil, 0, refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
+		}
+		if !bounded {
+			bounded = true
+			c.t.boundReads("Progress", c.e.limits.Progress)
+		}
+		if err := c.more(len(p)); err != nil {
+			return nil, 0, err
+		}
+	}
+}
+
+// more reads at least one byte behind the have that are in the buffer, which
+// grows if it must: twice the size at a time, so that a peer has to send what
+// it makes the buffer hold.
+func (c *lineConn) more(have int) error {
+	if have == c.b.r.Size() {
+		p, _ := c.b.r.Peek(have)
+		r := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(p), source{c}), 2*have)
+		if _, err := r.Peek(have); err != nil {
+			return err
+		}
+		c.b = &buffers{r: r, w: c.b.w}
+	}
+	_, err := c.b.r.Peek(have + 1)
+	return err
+}

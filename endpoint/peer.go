@@ -1,0 +1,57 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+)
+
+// A Peer is the other end of a connection. Its methods may be called from any
+// goroutine.
+type Peer struct {
+	conn net.Conn // nil for a peer that is no connection
+	tls  *tls.Conn
+}
+
+// PeerFrom returns the caller's end of the call that ctx belongs to, never nil:
+// outside of a call, a Peer without an address.
+func PeerFrom(ctx context.Context) *Peer { return InfoFrom(ctx).Peer }
+
+// Addr returns the peer's address, nil where there is none.
+func (p *Peer) Addr() net.Addr {
+	if p.conn == nil {
+		return nil
+	}
+	return p.conn.RemoteAddr()
+}
+
+// String returns the address as text. The nameless end of a unix socket goes
+// by the name of the socket.
+func (p *Peer) String() string {
+	a := p.Addr()
+	if a == nil {
+		return "local"
+	}
+	if s := a.String(); s != "" && s != "@" {
+		return s
+	}
+	return a.Network() + ":" + p.conn.LocalAddr().String()
+}
+
+// TLS returns the state of the TLS connection, nil on a plain one.
+func (p *Peer) TLS() *tls.ConnectionState {
+	if p.tls == nil {
+		return nil
+	}
+	s := p.tls.ConnectionState()
+	return &s
+}
+
+// Close cuts the connection at once. A handler that runs on it sees its reads
+// and writes fail.
+func (p *Peer) Close() error {
+	if p.conn == nil {
+		return nil
+	}
+	return p.conn.Close()
+}

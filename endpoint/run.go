@@ -1,0 +1,193 @@
+package endpoint
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"syscall"
+
+	"github.com/pkg/errors"
+)
+
+// command runs one command and flushes what it wrote. It returns false when the
+// connection is to end.
+func (c *lineConn) command(en *entry) bool {
+	c.grown = true
+	c.running = en.name
+	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
+	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
+	if chain := c.e.Interceptors; len(chain) == 0 {
+		c.handle(ctx, en)
+	} else if !c.handleInside(ctx, chain, en) {
+		return false
+	}
+	if c.panicked {
+		return false // what a panic left in the buffer is not to be trusted
+	}
+	return c.b.w.Flush() == nil && c.failure == nil && c.t.broken.Load() == nil
+}
+
+// handle calls the command's handler.
+func (c *lineConn) handle(ctx context.Context, en *entry) error {
+	rw := &c.b.rw
+	return c.fail(c.guard(func() error { return en.handler.ServeCommand(ctx, rw) }))
+}
+
+// handleInside calls the command's handler inside the interceptors. It returns
+// false when they did not let the command run, after telling the peer.
+func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry) bool {
+	entered := false
+	err := c.guard(func() error {
+		return intercept(ctx, chain, &ctx.info, func(ctx context.Context) error {
+			entered = true
+			return c.handle(ctx, en)
+		})
+	})
+	if entered {
+		_ = c.fail(err)
+		return true
+	}
+	var told *Error
+	switch {
+	case c.panicked:
+		c.refuse(refusal(Internal, "internal error"))
+	case err == nil:
+		_ = c.fail(errors.New("an interceptor returned nil without having called next"))
+		c.refuse(refusal(Internal, "internal error"))
+	case errors.As(err, &told):
+		c.refuse(refusal(told.Code, "%s", told.Message))
+	default:
+		c.refuse(refusal(CodeOf(err), "%s", err))
+	}
+	return false
+}
+
+// fail keeps the first error that ends the connection, with a stack, and
+// returns err.
+func (c *lineConn) fail(err error) error {
+	if err != nil && c.failure == nil {
+		c.failure = withStack(err)
+	}
+	return err
+}
+
+func withStack(err error) error {
+	var has interface{ StackTrace() errors.StackTrace }
+	if errors.As(err, &has) {
+		return err
+	}
+	return errors.WithStack(err)
+}
+
+// guard calls f, which is a user's, and makes an error of a panic in it. After
+// runtime.Goexit there is nobody to return to: the error is kept for run's
+// deferred part.
+func (c *lineConn) guard(f func() error) (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		c.panicked = true
+		v := recover()
+		if e, ok := v.(error); ok && errors.Is(e, ErrAbort) {
+			err = ErrAbort
+		} else if v == nil {
+			err = errors.New("the handler called runtime.Goexit")
+		} else {
+			err = errors.Errorf("panic: %v", v)
+		}
+		_ = c.fail(err)
+	}()
+	err = f()
+	returned = true
+	return err
+}
+
+// refuse tells the peer why the connection ends.
+func (c *lineConn) refuse(e *Error) {
+	if !c.turnedAway {
+		c.e.logger().Info("refused", "code", e.Code.String(), "why", e.Message, "peer", c.peer.String())
+	}
+	_, _ = c.stream.Write(appendErrLine(nil, e))
+	c.linger()
+}
+
+// linger says that no more will come and reads on for a little, so that what
+// was written arrives.
+func (c *lineConn) linger() {
+	if c.t.broken.Load() != nil {
+		return
+	}
+	if c.peer.tls != nil {
+		_ = c.peer.tls.CloseWrite()
+	}
+	if half, ok := c.peer.conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	c.t.boundReads("", lingerTime)
+	_, _ = io.CopyN(io.Discard, c.t, lingerBytes)
+}
+
+// handshake makes c a TLS connection. A peer that speaks something else is told
+// so in plain text.
+func (c *lineConn) handshake() bool {
+	tc := tls.Server(c.t, c.e.tlsConfig)
+	c.t.boundReads("Handshake", c.e.limits.Handshake)
+	// Without the cancellation, which would cost a goroutine: cut closes the
+	// transport under the handshake.
+	err := c.guard(func() error { return tc.HandshakeContext(context.WithoutCancel(c.ctx)) })
+	c.t.boundReads("", 0)
+	if err == nil {
+		c.stream, c.peer.tls = tc, tc
+		return true
+	}
+	var plain tls.RecordHeaderError
+	switch {
+	case c.panicked || c.t.broken.Load() != nil:
+	case errors.As(err, &plain) && plain.Conn != nil:
+		c.refuse(refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS"))
+	case !gone(err):
+		c.e.logger().Info("TLS handshake failed", "error", err, "peer", c.peer.String())
+	}
+	return false
+}
+
+// gone reports whether err only says that the connection is no more.
+func gone(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// report logs why c ends, if that is of interest: one line for the limit that
+// was reached, or one with a stack for the handler that failed.
+func (c *lineConn) report() {
+	log := c.e.logger()
+	if l := c.t.broken.Load(); l != nil {
+		level := slog.LevelWarn
+		if l.limit == "Idle" {
+			level = slog.LevelInfo // in the nature of things
+		}
+		log.Log(c.ctx, level, "connection closed at a limit", "limit", l.limit, "value", l.after, "why", l.what, "peer", c.peer.String())
+		if !c.panicked {
+			return // what the handler made of it is a consequence
+		}
+	}
+	if c.failure == nil || errors.Is(c.failure, ErrAbort) {
+		return
+	}
+	level := slog.LevelError
+	if gone(c.failure) && !c.panicked {
+		level = slog.LevelInfo
+	}
+	log.Log(c.ctx, level, "connection closed: command failed", "command", quoteName(c.running), "error", c.failure.Error(),
+		"peer", c.peer.String(), "stack", fmt.Sprintf("%+v", c.failure))
+}

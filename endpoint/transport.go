@@ -1,0 +1,213 @@
+package endpoint
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pkg/errors"
+)
+
+// A transport is a connection that holds its peer to the limits of time. It
+// sits below TLS, so that the limits count bytes that really moved.
+//
+// Deadlines are armed lazily: one that was set for an earlier read or write and
+// fires too early for this one is moved and the call goes on. A connection that
+// exchanges short commands thus sets a deadline once an Idle rather than twice
+// a command; setting one costs a tenth of a system call, but TLS would take a
+// deadline that fires for a broken connection if it sat below the lazy part.
+//
+// One goroutine may read while another writes.
+type transport struct {
+	net.Conn
+	raw    syscall.RawConn // of a plain socket of the kernel, else nil
+	limits *Limits
+
+	moved  atomic.Int64 // the moment at which a byte last moved, either way
+	broken atomic.Pointer[limitError]
+
+	// Of the reader:
+	readBy    moment // reads end here whatever Idle says; 0: no such bound
+	readName  string // the limit behind readBy; empty: none that is reported
+	readTime  time.Duration
+	readArmed moment
+
+	writeArmed moment // of the writer
+}
+
+// A moment is a time on the monotonic clock, in nanoseconds since epoch.
+type moment = int64
+
+const never moment = 1<<63 - 1
+
+var epoch = time.Now()
+
+func now() moment { return int64(time.Since(epoch)) }
+
+// errBound is what a read returns that reached a readBy without a name.
+var errBound = error(&limitError{})
+
+// A limitError says which limit of time a peer reached. It is a net.Error and
+// an os.ErrDeadlineExceeded. Temporary is true because crypto/tls takes a
+// connection for broken after any other error, and one that reached an
+// unreported bound is read from again.
+type limitError struct {
+	limit string
+	after time.Duration
+	what  string
+}
+
+func (e *limitError) Error() string {
+	return fmt.Sprintf("limit %s: %s for %v", e.limit, e.what, e.after)
+}
+func (e *limitError) Timeout() bool   { return true }
+func (e *limitError) Temporary() bool { return true }
+func (e *limitError) Unwrap() error   { return os.ErrDeadlineExceeded }
+
+func newTransport(c net.Conn, limits *Limits) *transport {
+	t := &transport{Conn: c, raw: rawConn(c), limits: limits}
+	t.moved.Store(now())
+	return t
+}
+
+// boundReads makes reads end after d, with a *limitError if the bound has a
+// name and with errBound if it has none. A d of 0 or less takes the bound away.
+func (t *transport) boundReads(limit string, d time.Duration) {
+	t.readBy, t.readName, t.readTime = 0, limit, d
+	if d > 0 {
+		t.readBy = now() + int64(d)
+	}
+}
+
+// Read reads, under the limit Idle and the bound of boundReads.
+func (t *transport) Read(p []byte) (int, error) {
+	for start, again := now(), false; ; again = true {
+		if err := t.armRead(start, again); err != nil {
+			return 0, err
+		}
+		n, err := t.Conn.Read(p)
+		if n > 0 {
+			t.moved.Store(now())
+			return n, nil // an error, if any, comes again
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+// waitRead calls f whenever t is readable until it returns true, under the same
+// limits as Read. It serves for plain sockets only.
+func (t *transport) waitRead(f func(fd uintptr) bool) error {
+	for start, again := now(), false; ; again = true {
+		if err := t.armRead(start, again); err != nil {
+			return err
+		}
+		err := t.raw.Read(f)
+		if err == nil {
+			t.moved.Store(now())
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// armRead sees to a deadline for a read that began at start. It fails when the
+// time is up.
+func (t *transport) armRead(start moment, again bool) error {
+	at, name, after, what := never, "", time.Duration(0), ""
+	if t.limits.Idle > 0 {
+		at = max(start, t.moved.Load()) + int64(t.limits.Idle)
+		name, after, what = "Idle", t.limits.Idle, "no byte either way"
+	}
+	if t.readBy != 0 && t.readBy <= at {
+		at, name, after, what = t.readBy, t.readName, t.readTime, "not finished"
+	}
+	current := start
+	if again {
+		current = now()
+	}
+	if at <= current {
+		if name == "" {
+			return errBound
+		}
+		return t.fail(name, after, what)
+	}
+	if t.readArmed == at || t.readArmed > current && t.readArmed < at {
+		return nil
+	}
+	t.readArmed = at
+	return t.SetReadDeadline(deadline(current, at))
+}
+
+// deadline is the moment at as a time, given that it is now current. It is made
+// from the clock of the moment, since epoch may be outside of a test's bubble
+// of fake time.
+func deadline(current, at moment) time.Time {
+	if at == never {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(at - current))
+}
+
+// fail records the first limit that was reached, for the one log line.
+func (t *transport) fail(limit string, after time.Duration, what string) error {
+	e := &limitError{limit: limit, after: after, what: what}
+	t.broken.CompareAndSwap(nil, e)
+	return e
+}
+
+// writeStep is how many bytes must move in each Limits.Progress.
+const writeStep = 64 << 10
+
+// Write writes all of p; each writeStep of it has Limits.Progress to move.
+func (t *transport) Write(p []byte) (written int, err error) {
+	for {
+		step := p[written:min(len(p), written+writeStep)]
+		n, err := t.writeOne(step)
+		written += n
+		if err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}
+
+func (t *transport) writeOne(p []byte) (written int, err error) {
+	for start, again := now(), false; ; again = true {
+		if err := t.armWrite(start, again); err != nil {
+			return written, err
+		}
+		n, err := t.Conn.Write(p[written:])
+		written += n
+		if n > 0 {
+			t.moved.Store(now())
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+	}
+}
+
+func (t *transport) armWrite(start moment, again bool) error {
+	if t.limits.Progress <= 0 {
+		return nil
+	}
+	current := start
+	if again {
+		current = now()
+	}
+	at := start + int64(t.limits.Progress)
+	if at <= current {
+		return t.fail("Progress", t.limits.Progress, "the peer took too little")
+	}
+	if t.writeArmed > current && t.writeArmed <= at {
+		return nil
+	}
+	t.writeArmed = at
+	return t.SetWriteDeadline(deadline(current, at))
+}

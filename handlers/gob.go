@@ -1,0 +1,28 @@
+package handlers
+
+import (
+	"bufio"
+	"context"
+	"encoding/gob"
+
+	"gobnode/endpoint"
+	"gobnode/types"
+
+	"github.com/pkg/errors"
+)
+
+// Gob serves GOB. It takes one gob value of a types.ComplexData, definitions
+// first, as a new encoding/gob Encoder writes it, and logs it with the value
+// inside it. It answers nothing.
+func Gob(ctx context.Context, rw *bufio.ReadWriter) error {
+	var data types.ComplexData
+	// The decoder is given the bufio.Reader itself: around any other reader it
+	// reads ahead and swallows the next command.
+	if err := gob.NewDecoder(rw.Reader).Decode(&data); err != nil {
+		return errors.Wrap(err, "GOB data")
+	}
+	info := endpoint.InfoFrom(ctx)
+	info.Logger.InfoContext(ctx, "gob received", "peer", info.Peer.String(),
+		"n", data.N, "s", data.S, "m", data.M, "p", data.P, "c", data.C)
+	return nil
+}
