@@ -18,7 +18,13 @@ const firstRead = 4 << 10
 // *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a gob with too
 // many definitions the rest is read and dropped. With an error dst comes back as it was.
 func ReadMessage(r *bufio.Reader, dst []byte, lim Limits) ([]byte, error) {
-	m := messageReader{r: r, dst: dst, limit: lim.message()}
+	return ReadMessageCharged(r, dst, lim, nil)
+}
+
+// ReadMessageCharged is ReadMessage with a say in the memory it takes: charge, if not nil, is called with the length
+// that dst is about to have, before it grows. When charge fails, the rest of the gob is read and dropped, and its error comes back.
+func ReadMessageCharged(r *bufio.Reader, dst []byte, lim Limits, charge func(length int) error) ([]byte, error) {
+	m := messageReader{r: r, dst: dst, limit: lim.message(), charge: charge}
 	for {
 		id, err := m.next()
 		if err != nil {
@@ -43,6 +49,7 @@ type messageReader struct {
 	limit   uint64
 	read    uint64 // bytes taken from r
 	defs    int
+	charge  func(length int) error
 	refused error // with the end still to be found
 }
 
@@ -105,14 +112,19 @@ func (m *messageReader) definition(end uint64) {
 
 // body reads a message's size bytes and keeps them unless the gob is refused already.
 func (m *messageReader) body(head []byte, size int) error {
-	if m.refused != nil {
-		n, err := m.r.Discard(size)
-		m.read += uint64(n)
-		return err
-	}
-	m.dst = append(m.dst, head...)
-	for size > 0 {
+	for first := true; size > 0; first = false {
 		n := min(size, max(firstRead, len(m.dst), cap(m.dst)-len(m.dst)))
+		if m.refused == nil && m.charge != nil {
+			m.refused = m.charge(len(m.dst) + len(head) + n)
+		}
+		if m.refused != nil {
+			got, err := m.r.Discard(size)
+			m.read += uint64(got)
+			return err
+		}
+		if first {
+			m.dst = append(m.dst, head...)
+		}
 		m.dst = slices.Grow(m.dst, n)
 		got, err := io.ReadFull(m.r, m.dst[len(m.dst):len(m.dst)+n])
 		m.dst = m.dst[:len(m.dst)+got]
