@@ -30,6 +30,7 @@ type lineConn struct {
 	state      atomic.Int32
 	turnedAway bool          // over Limits.Connections: only to be told so
 	greeted    bool          // TLS is up and ConnContext was called
+	lingered   bool          // linger was called
 	grown      bool          // the goroutine's stack has grown, or may have
 	done       chan struct{} // closed at the end, if not nil
 

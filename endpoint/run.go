@@ -97,9 +97,10 @@ func (c *lineConn) refuse(e *Error) {
 // linger says that no more will come and reads on for a little, so that what
 // was written arrives.
 func (c *lineConn) linger() {
-	if c.t.broken.Load() != nil {
+	if c.lingered || c.t.broken.Load() != nil {
 		return
 	}
+	c.lingered = true
 	if c.peer.tls != nil {
 		_ = c.peer.tls.CloseWrite()
 	}
