@@ -3,7 +3,6 @@ package endpoint
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -44,7 +43,7 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	if limit := c.limits.Message; limit >= 0 && len(request) > limit {
 		return refusal(ResourceExhausted, "a request of %d bytes, more than %d", len(request), limit)
 	}
-	if err := c.Flush(); err != nil {
+	if err = c.Flush(); err != nil {
 		c.dead = true
 		return notSent(err)
 	}
@@ -218,7 +217,7 @@ func (c *localCall) run(request []byte) {
 	}
 	c.answer = c.v.run(func() *Error { return c.v.decodeGob(request) })
 	if c.answer == errAborted {
-		c.answer = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: fmt.Sprintf("%s aborted", c.v.en.name)}
+		c.answer = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: c.v.en.name + " aborted"}
 	}
 	if c.answer == nil {
 		c.reply, c.answer = c.v.reply(nil, c.v.call.appendReply)
