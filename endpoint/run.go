@@ -21,7 +21,7 @@ func (c *lineConn) command(en *entry) bool {
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	if chain := c.e.Interceptors; len(chain) == 0 {
-		c.handle(ctx, en)
+		_ = c.handle(ctx, en) // kept in c.failure
 	} else if !c.handleInside(ctx, chain, en) {
 		return false
 	}
