@@ -144,8 +144,8 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	en, ok := e.lookup([]byte(name))
-	if !ok {
+	en := e.lookup([]byte(name))
+	if en == nil {
 		return e.unknown([]byte(name))
 	}
 	if en.unary == nil {
@@ -155,7 +155,7 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if err != nil {
 		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
 	}
-	c := newLocalCall(ctx, e, &en)
+	c := newLocalCall(ctx, e, en)
 	if !e.addLocal(c) {
 		c.cancel(ErrClosed)
 		return notSent(&Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: ErrClosed.Error(), cause: ErrClosed})

@@ -53,7 +53,7 @@ type Endpoint struct {
 	closing   atomic.Bool   // set under mu
 
 	mu         sync.RWMutex // guards following
-	handlers   map[string]entry
+	handlers   map[string]*entry
 	docs       map[string]string
 	listeners  []net.Listener
 	conns      map[*lineConn]struct{}
@@ -230,7 +230,7 @@ func (e *Endpoint) tellFull(c *lineConn) {
 	e.mu.Unlock()
 	if tell {
 		e.logger().Warn("connection refused: too many", "limit", "Connections",
-			"value", e.limits.Connections, "peer", c.peer.String(), "refused", n)
+			"value", e.limits.Connections, "peer", &c.peer, "refused", n)
 	}
 }
 
