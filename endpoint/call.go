@@ -196,7 +196,7 @@ func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
 		c.cancel = func(cause error) { cancel(cause); stop() }
 	}
 	c.v = invocation{
-		e: e, en: en, call: en.unary.newCall(), charge: charge{from: &e.inFlight},
+		e: e, en: en, call: en.unary.newCall(), charge: e.newCharge(),
 		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger()}},
 		exited: func(answer *Error) { c.answer = answer },
 	}

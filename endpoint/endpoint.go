@@ -73,7 +73,6 @@ func (e *Endpoint) init() {
 		e.stop = make(chan struct{})
 		e.ended = make(chan struct{})
 		e.limits = e.Limits.withDefaults()
-		e.inFlight.limit = int64(e.limits.InFlight)
 		if e.TLS != nil {
 			e.tlsConfig = e.TLS.Clone()
 			if e.tlsConfig.MinVersion == 0 {
