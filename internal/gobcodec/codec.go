@@ -94,13 +94,16 @@ func (pr *program) init(rt reflect.Type) (err error) {
 	pr.structure = base.kind == kindStruct
 	pr.empty = pr.structure && base.rt.NumField() == 0
 	pr.largest, pr.warnings = int(w.largest), w.warnings
-	pr.definitions, pr.id, err = definitionsOf(rt)
-	return err
+	if pr.definitions, pr.id, err = definitionsOf(base.rt); err != nil {
+		return inside(pr.name, err)
+	}
+	return nil
 }
 
 // definitionsOf has encoding/gob write a zero value and keeps the definitions. So the ids agree with the ones the standard
 // library uses in this process, and so does the form, whatever the Go version. A value that gob cannot write
-// (a nil pointer in an array) fails after its definitions are out.
+// (a nil pointer in an array) fails after its definitions are out. rt is no pointer: encoding/gob panics on a pointer to a
+// pointer to a type that encodes itself.
 func definitionsOf(rt reflect.Type) (string, int64, error) {
 	var out bytes.Buffer
 	failed := encodeZero(&out, rt)
@@ -109,7 +112,7 @@ func definitionsOf(rt reflect.Type) (string, int64, error) {
 	for id <= 0 && end < len(b) {
 		h, reason := parseHeader(b, end)
 		if reason != "" {
-			return "", 0, &Error{Path: rt.String(), Reason: reason}
+			return "", 0, &Error{Reason: reason}
 		}
 		if h.id > 0 {
 			return string(b[:end]), h.id, nil
@@ -120,7 +123,7 @@ func definitionsOf(rt reflect.Type) (string, int64, error) {
 		end = h.end
 	}
 	if id == 0 {
-		return "", 0, &Error{Path: rt.String(), Reason: "encoding/gob does not define it", Err: failed}
+		return "", 0, &Error{Reason: "encoding/gob does not define it", Err: failed}
 	}
 	return string(b), -id, nil
 }

@@ -141,7 +141,12 @@ func (w *walker) structType(t *goType, path string) error {
 			return err
 		}
 		t.fields = append(t.fields, field{f.Offset, len(t.fields), ft.kind, ft, f.Name})
-		if base := ft.base(); ft != base && base.losesZero() {
+		// By w.seen: in a recursive type ft itself may not be finished.
+		base := f.Type
+		for base.Kind() == reflect.Pointer {
+			base = base.Elem()
+		}
+		if f.Type != base && w.seen[base].losesZero() {
 			w.warnings = append(w.warnings, fpath+": pointer to a zero value arrives as nil")
 		}
 	}

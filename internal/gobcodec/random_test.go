@@ -67,8 +67,10 @@ func (f *filler) value(v reflect.Value, element bool) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Field(i).CanSet() && f.IntN(8) != 0 {
-				f.value(v.Field(i), false)
+			e := v.Field(i)
+			always := e.Kind() == reflect.Array || e.Kind() == reflect.Struct // they are sent always, with what is in them
+			if e.CanSet() && (always || f.IntN(8) != 0) {
+				f.value(e, false)
 			}
 		}
 	}
