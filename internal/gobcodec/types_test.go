@@ -130,7 +130,7 @@ type (
 		L [2][]bool
 		F [3]float32
 	}
-	slices struct {
+	lists struct {
 		B    []bool
 		I8   []int8
 		I16  []int16
@@ -347,7 +347,7 @@ func (t *tags) random(f *filler) { _ = t.UnmarshalBinary([]byte{byte(f.IntN(5))}
 func subjects(tb testing.TB) []subject {
 	tb.Helper()
 	return []subject{
-		of[scalars](tb), of[pointers](tb), of[arrays](tb), of[slices](tb), of[nested](tb), of[mapsTyped](tb), of[mapsOther](tb),
+		of[scalars](tb), of[pointers](tb), of[arrays](tb), of[lists](tb), of[nested](tb), of[mapsTyped](tb), of[mapsOther](tb),
 		of[named](tb), of[list](tb), of[tree](tb), of[graph](tb), of[selfSlice](tb), of[selfMap](tb), of[ping](tb), of[embeds](tb),
 		of[embedsPointer](tb), of[embedsHidden](tb), of[shadowing](tb), of[empties](tb), of[times](tb), of[bigs](tb),
 		of[nets](tb), of[selves](tb), of[generic[point]](tb), of[generic[map[string]int]](tb), of[wide](tb),
