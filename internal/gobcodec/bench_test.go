@@ -24,7 +24,8 @@ func BenchmarkBoth(b *testing.B) {
 func benchmarkBoth[T any](b *testing.B, v *T) {
 	c, err := gobcodec.For[T]()
 	require.NoError(b, err)
-	var buf []byte
+	buf, err := c.Append(nil, v)
+	require.NoError(b, err)
 	b.Run("codec", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -197,7 +197,7 @@ func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 	for t := pr.root; t.kind == kindPointer; t = t.elem {
 		pp := (*ptr)(p)
 		if *pp == nil {
-			if !d.charge(1, uint64(t.elem.size)) {
+			if !d.charge(uint64(t.elem.size)) {
 				return 0, d.finish(pr.name)
 			}
 			*pp = reflect.New(t.elem.rt).UnsafePointer()

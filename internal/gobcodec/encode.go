@@ -195,10 +195,7 @@ func (e *encoder) elements(b []byte, t *goType, p ptr, n int) []byte {
 	et := t.elem
 	switch {
 	case et.kind == kindFloat64:
-		for _, f := range unsafe.Slice((*float64)(p), n) {
-			b = appendFloat(b, f)
-		}
-		return b
+		return appendFloats(b, unsafe.Slice((*float64)(p), n))
 	case et.kind == kindInt64:
 		for _, i := range unsafe.Slice((*int64)(p), n) {
 			b = appendInt(b, i)
