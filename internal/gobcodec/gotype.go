@@ -122,10 +122,30 @@ func (w *walker) mapType(t *goType, path string) (err error) {
 	if t.elem, err = w.walk(t.rt.Elem(), path+"[]"); err != nil {
 		return err
 	}
+	if holdsInterface(t.key.rt) { // as a type that encodes itself may: its content may have no hash, and inserting it panics
+		return &Error{Path: path + "[key]", Reason: "interface"}
+	}
 	t.shape = shapeOf(t.key.kind, t.elem.kind)
 	t.entry, t.far = slotSize(t.key.size, t.elem.size)
 	w.reaches(uintptr(t.mapCost(1)))
 	return nil
+}
+
+// holdsInterface looks at all of the memory of a map key, what is not exported too.
+func holdsInterface(rt reflect.Type) bool {
+	switch rt.Kind() { //nolint:exhaustive // the others have nothing inside
+	case reflect.Interface:
+		return true
+	case reflect.Array:
+		return holdsInterface(rt.Elem())
+	case reflect.Struct:
+		for f := range rt.Fields() {
+			if holdsInterface(f.Type) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (w *walker) structType(t *goType, path string) error {

@@ -114,7 +114,7 @@ func appendMap[K comparable, E any](b []byte, t *goType, p ptr) []byte {
 func (d *decoder) mapping(s *step, p ptr) {
 	n := d.count(2)
 	t := s.t
-	if !d.charge(t.mapCost(n)) {
+	if d.err != nil || !d.charge(t.mapCost(n)) {
 		return
 	}
 	switch t.shape {
