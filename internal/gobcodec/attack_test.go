@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,7 +58,7 @@ func wUint(x uint64) []byte {
 	}
 	var b []byte
 	for ; x > 0; x >>= 8 {
-		b = append([]byte{byte(x)}, b...)
+		b = slices.Insert(b, 0, byte(x))
 	}
 	return append([]byte{byte(-len(b))}, b...)
 }
@@ -86,7 +87,7 @@ func wCommon(name string, id int64) []byte {
 func wStruct(id int64, name string, fields ...wField) []byte {
 	var fs []byte
 	for _, f := range fields {
-		fs = cat(fs, []byte{1}, wString(f.name), []byte{1}, wInt(f.id), []byte{0})
+		fs = append(fs, cat([]byte{1}, wString(f.name), []byte{1}, wInt(f.id), []byte{0})...)
 	}
 	return wMessage(wInt(-id), []byte{3, 1}, wCommon(name, id), []byte{1}, wUint(uint64(len(fields))), fs, []byte{0, 0})
 }

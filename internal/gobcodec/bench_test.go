@@ -3,6 +3,7 @@ package gobcodec_test
 import (
 	"bytes"
 	"encoding/gob"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -67,4 +68,26 @@ func benchmarkBoth[T any](b *testing.B, v *T) {
 			}
 		}
 	})
+}
+
+// Definitions never seen before: ordinary ones, and as many fields as their bounds allow.
+func BenchmarkUnknownDefinitions(b *testing.B) {
+	c, err := gobcodec.For[argsTarget]()
+	require.NoError(b, err)
+	for _, fields := range []int{3, 5000} {
+		b.Run(fmt.Sprint(fields), func(b *testing.B) {
+			b.ReportAllocs()
+			extra := extraFields(fields, 2)
+			var flood [][]byte
+			for i := range int64(1100) {
+				id := 100 + i
+				flood = append(flood, cat(wStruct(id, "Args", extra...), wMessage(wInt(id), []byte{1, 2, 0})))
+			}
+			for n := 0; b.Loop(); n++ {
+				if _, err := c.Decode(flood[n%len(flood)], new(argsTarget), gobcodec.Limits{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
