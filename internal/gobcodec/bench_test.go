@@ -3,7 +3,7 @@ package gobcodec_test
 import (
 	"bytes"
 	"encoding/gob"
-	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,8 +30,8 @@ func benchmarkBoth[T any](b *testing.B, v *T) {
 	b.Run("codec", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			buf, err = c.Append(buf[:0], v)
-			if _, err := c.Decode(buf, new(T), gobcodec.Limits{}); err != nil {
+			buf, _ = c.Append(buf[:0], v)
+			if _, err = c.Decode(buf, new(T), gobcodec.Limits{}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -75,7 +75,7 @@ func BenchmarkUnknownDefinitions(b *testing.B) {
 	c, err := gobcodec.For[argsTarget]()
 	require.NoError(b, err)
 	for _, fields := range []int{3, 5000} {
-		b.Run(fmt.Sprint(fields), func(b *testing.B) {
+		b.Run(strconv.Itoa(fields), func(b *testing.B) {
 			b.ReportAllocs()
 			extra := extraFields(fields, 2)
 			var flood [][]byte

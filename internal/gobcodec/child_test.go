@@ -54,9 +54,10 @@ func TestOtherTypeIDs(t *testing.T) {
 	r, other := bufio.NewReader(bytes.NewReader(out)), 0
 	for i, v := range sent {
 		s := all[i/3]
-		b, err := gobcodec.ReadMessage(r, nil, gobcodec.Limits{})
+		var b, mine []byte
+		b, err = gobcodec.ReadMessage(r, nil, gobcodec.Limits{})
 		require.NoError(t, err)
-		mine, err := s.append(nil, v)
+		mine, err = s.append(nil, v)
 		require.NoError(t, err)
 		if !bytes.Equal(b, mine) {
 			other++

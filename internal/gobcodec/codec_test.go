@@ -97,7 +97,7 @@ func TestWarnings(t *testing.T) {
 	c, err := gobcodec.For[pointers]()
 	require.NoError(t, err)
 	var want []string
-	for _, f := range strings.Split("B I J F S T L M", " ") { // not A, R, Q: arrays and structs are always sent
+	for f := range strings.SplitSeq("B I J F S T L M", " ") { // not A, R, Q: arrays and structs are always sent
 		want = append(want, "gobcodec_test.pointers."+f+": pointer to a zero value arrives as nil")
 	}
 	// The same types are not walked twice: pointers in scalars are none.
@@ -384,7 +384,7 @@ func TestCutOff(t *testing.T) {
 		b, err := s.append(nil, s.random(f))
 		require.NoError(t, err)
 		for n := 1; n < len(b); n += 1 + len(b)/2000 {
-			_, err := s.decode(b[:n], s.zero(), gobcodec.Limits{})
+			_, err = s.decode(b[:n], s.zero(), gobcodec.Limits{})
 			require.Error(t, err, "%v, -seed %d, %d of %d bytes", s.rt, *seed, n, len(b))
 			checkError(t, err)
 		}

@@ -170,7 +170,7 @@ func (d *decoder) structure(s *step, p ptr) {
 		last += int(delta)
 		f := &s.fields[last]
 		fp := unsafe.Add(p, f.offset)
-		switch f.kind {
+		switch f.kind { //nolint:exhaustive // the others are not worth a case here
 		case kindBool:
 			*(*bool)(fp) = d.uint() != 0
 		case kindInt64:
@@ -190,7 +190,7 @@ func (d *decoder) structure(s *step, p ptr) {
 }
 
 func (d *decoder) value(s *step, p ptr) {
-	switch s.kind {
+	switch s.kind { //nolint:exhaustive // scalars and skipped ones are below
 	case kindStruct:
 		d.structure(s, p)
 	case kindSlice:
@@ -233,7 +233,7 @@ func (d *decoder) value(s *step, p ptr) {
 
 // scalar is apart from value so that p does not escape to the heap.
 func (d *decoder) scalar(k kind, p ptr) {
-	switch k {
+	switch k { //nolint:exhaustive // scalars only
 	case kindBool:
 		*(*bool)(p) = d.uint() != 0
 	case kindInt8:
@@ -328,7 +328,7 @@ func (d *decoder) slice(s *step, p ptr) {
 	if !d.chargeEach(uint64(n), uint64(et.size)) {
 		return
 	}
-	switch et.kind {
+	switch et.kind { //nolint:exhaustive // the others grow by reflection
 	case kindInt64, kindUint64, kindFloat64:
 		*(*[]uint64)(p) = make([]uint64, n)
 	case kindString:
@@ -346,7 +346,7 @@ func (d *decoder) slice(s *step, p ptr) {
 // elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed.
 func (d *decoder) elements(s *step, p ptr, n int) {
 	et := s.t.elem
-	switch et.kind {
+	switch et.kind { //nolint:exhaustive // the others have no loop
 	case kindFloat64:
 		d.floats(unsafe.Slice((*float64)(p), n))
 		return
@@ -417,7 +417,7 @@ func (d *decoder) ints(is []int64) {
 
 // skip passes over a value that the receiver has no place for.
 func (d *decoder) skip(s *step) {
-	switch s.kind {
+	switch s.kind { //nolint:exhaustive // skipped ones only
 	case skipUint:
 		d.uint()
 	case skipTwoUints:

@@ -96,7 +96,7 @@ func (d *decoder) definition() *wireType {
 }
 
 func (f wireForm) members() int {
-	switch f {
+	switch f { //nolint:exhaustive // the others have common members only
 	case wireArray, wireMap:
 		return 3
 	case wireSlice, wireStruct:

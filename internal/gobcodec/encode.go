@@ -45,7 +45,7 @@ func (e *encoder) structure(b []byte, t *goType, p ptr) []byte {
 	for i := range t.fields {
 		f := &t.fields[i]
 		fp := unsafe.Add(p, f.offset)
-		switch f.kind {
+		switch f.kind { //nolint:exhaustive // the others are not worth a case here
 		case kindBool:
 			if *(*bool)(fp) {
 				b = append(appendUint(b, uint64(f.number-last)), 1)
@@ -68,7 +68,7 @@ func (e *encoder) structure(b []byte, t *goType, p ptr) []byte {
 				last = f.number
 			}
 		default:
-			ft, fp := f.t, fp
+			ft := f.t
 			for ft.kind == kindPointer && fp != nil {
 				ft, fp = ft.elem, *(*ptr)(fp)
 			}
@@ -90,7 +90,7 @@ func (e *encoder) structure(b []byte, t *goType, p ptr) []byte {
 
 // omitted reports whether a field's value is left out. Structs and arrays never are; an empty map is sent, a nil one not.
 func omitted(t *goType, p ptr, pointed bool) bool {
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // the others are always sent
 	case kindBool, kindInt8, kindUint8:
 		return *(*uint8)(p) == 0
 	case kindInt16, kindUint16:
@@ -121,7 +121,7 @@ func omitted(t *goType, p ptr, pointed bool) bool {
 
 // value appends a value, zero or not.
 func (e *encoder) value(b []byte, t *goType, p ptr) []byte {
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // scalars are below
 	case kindStruct:
 		return e.structure(b, t, p)
 	case kindSlice:
@@ -151,7 +151,7 @@ func (e *encoder) value(b []byte, t *goType, p ptr) []byte {
 
 // appendScalar is apart from value so that p does not escape to the heap: the loops over maps pass variables of their own.
 func appendScalar(b []byte, k kind, p ptr) []byte {
-	switch k {
+	switch k { //nolint:exhaustive // scalars only
 	case kindBool:
 		return append(b, *(*byte)(p))
 	case kindInt8:

@@ -13,6 +13,7 @@ var ErrEndUnknown = errors.New("gobcodec: the end of the gob is unknown")
 // A Bound names what a refused gob had too much of.
 type Bound uint8
 
+// What is bounded, and by how much.
 const (
 	BoundMessage         Bound = iota // bytes of the whole gob against Limits.Message
 	BoundDecoded                      // bytes that decoding would have allocated against Limits.Decoded

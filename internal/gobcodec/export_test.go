@@ -2,7 +2,6 @@ package gobcodec
 
 import (
 	"reflect"
-	"unsafe"
 )
 
 // An Untyped is a codec for a type made at run time, which no type parameter can name.
@@ -21,7 +20,7 @@ func (u *Untyped) Append(dst []byte, v reflect.Value) ([]byte, error) {
 }
 
 func (u *Untyped) Decode(src []byte, v reflect.Value, lim Limits) (int, error) {
-	return u.decode(src, unsafe.Pointer(v.UnsafePointer()), lim)
+	return u.decode(src, v.UnsafePointer(), lim)
 }
 
 // Bounds and sizes that tests reach.

@@ -79,7 +79,7 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 		t.kind = kindSelf
 		return t, nil
 	}
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // the others have nothing inside
 	case kindPointer:
 		err = w.pointer(t, path)
 	case kindSlice, kindArray:
@@ -150,8 +150,7 @@ func holdsInterface(rt reflect.Type) bool {
 
 func (w *walker) structType(t *goType, path string) error {
 	w.reaches(t.size)
-	for i := range t.rt.NumField() {
-		f := t.rt.Field(i)
+	for f := range t.rt.Fields() {
 		if !exported(f.Name) {
 			continue
 		}

@@ -1,6 +1,9 @@
 package gobcodec
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A plan is the decoder for one pair of received definitions and local type. It is not changed once it is made.
 type plan struct {
@@ -139,7 +142,7 @@ func (c *compiler) match(s *step, id int64) (err error) {
 	if !fits(t, id, w) {
 		return &Error{Reason: fmt.Sprintf("received %s for %v", wireName(c.types, id), t.rt)}
 	}
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // the others have nothing inside
 	case kindSlice, kindArray:
 		if s.elem, err = c.step(w.elem, t.elem); err != nil {
 			return inside("[]", err)
@@ -152,7 +155,7 @@ func (c *compiler) match(s *step, id int64) (err error) {
 			return inside("[]", err)
 		}
 	case kindStruct:
-		if err := c.grow(len(w.fields)); err != nil {
+		if err = c.grow(len(w.fields)); err != nil {
 			return err
 		}
 		s.fields = make([]stepField, len(w.fields))
@@ -167,7 +170,7 @@ func (c *compiler) match(s *step, id int64) (err error) {
 
 // fits is encoding/gob's rule of what may be decoded into what, one level deep. Any width of a number fits any other.
 func fits(t *goType, id int64, w *wireType) bool {
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // composite ones are below
 	case kindBool:
 		return id == idBool
 	case kindInt8, kindInt16, kindInt32, kindInt64:
@@ -186,7 +189,7 @@ func fits(t *goType, id int64, w *wireType) bool {
 	if w == nil {
 		return false
 	}
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // fits is asked for no other
 	case kindSlice:
 		return w.form == wireSlice
 	case kindArray:
@@ -212,12 +215,12 @@ func (c *compiler) field(f wireField, t *goType) (sf stepField, err error) {
 		return sf, err
 	}
 	sf.kind, sf.offset = sf.step.kind, to.offset
-	for i := len(to.through) - 1; i >= 0; i-- {
+	for _, e := range slices.Backward(to.through) {
 		if err := c.grow(1); err != nil {
 			return sf, err
 		}
-		sf.step = &step{kind: kindPromoted, t: to.through[i].t.elem, offset: sf.offset, elem: sf.step}
-		sf.kind, sf.offset = kindPromoted, to.through[i].offset
+		sf.step = &step{kind: kindPromoted, t: e.t.elem, offset: sf.offset, elem: sf.step}
+		sf.kind, sf.offset = kindPromoted, e.offset
 	}
 	return sf, nil
 }
@@ -239,7 +242,7 @@ func (c *compiler) skip(s *step, id int64) (err error) {
 	if w == nil { // interface among them: where its value ends is known only with the definitions inside it
 		return &Error{Reason: "received " + wireName(c.types, id)}
 	}
-	switch w.form {
+	switch w.form { //nolint:exhaustive // the others are bytes
 	case wireSlice:
 		s.kind = skipSlice
 		s.elem, err = c.step(w.elem, nil)
@@ -253,14 +256,14 @@ func (c *compiler) skip(s *step, id int64) (err error) {
 		}
 	case wireStruct:
 		s.kind = skipStruct
-		if err := c.grow(len(w.fields)); err != nil {
+		if err = c.grow(len(w.fields)); err != nil {
 			return err
 		}
 		s.fields = make([]stepField, len(w.fields))
 		for i, f := range w.fields {
-			e, err := c.step(f.id, nil)
-			if err != nil {
-				return err
+			e, failed := c.step(f.id, nil)
+			if failed != nil {
+				return failed
 			}
 			s.fields[i] = stepField{kind: e.kind, step: e, name: f.name}
 		}

@@ -66,8 +66,7 @@ func (f *filler) value(v reflect.Value, element bool) {
 			f.value(v.Elem(), element)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			e := v.Field(i)
+		for _, e := range v.Fields() {
 			always := e.Kind() == reflect.Array || e.Kind() == reflect.Struct // they are sent always, with what is in them
 			if e.CanSet() && (always || f.IntN(8) != 0) {
 				f.value(e, false)

@@ -65,7 +65,7 @@ func (t *goType) marshal(p ptr) (data []byte, err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
 	case selfGob:
 		return v.(gob.GobEncoder).GobEncode()
 	default:
@@ -80,7 +80,7 @@ func (t *goType) unmarshal(p ptr, data []byte) (err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
 	case selfGob:
 		return v.(gob.GobDecoder).GobDecode(data)
 	default:

@@ -306,6 +306,7 @@ type celsius float64
 func (c celsius) GobEncode() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(c), 'g', -1, 64), nil
 }
+
 func (c *celsius) GobDecode(b []byte) error {
 	f, err := strconv.ParseFloat(string(b), 64)
 	*c = celsius(f)
@@ -316,6 +317,7 @@ func (c *celsius) GobDecode(b []byte) error {
 type box struct{ n uint32 }
 
 func (b *box) MarshalBinary() ([]byte, error) { return binary.BigEndian.AppendUint32(nil, b.n), nil }
+
 func (b *box) UnmarshalBinary(p []byte) error {
 	if len(p) != 4 {
 		return errors.New("a box has four bytes")
