@@ -4,11 +4,14 @@
 // encoding/gob compiles a decoder for every new Decoder, which costs 12 to 20 µs a message, and its documentation rules out
 // untrusted input: a message of 69 bytes can take all memory, one of 88 bytes never ends. Here a type is compiled once, and a
 // decoder once for each pair of received definitions and type. What is written is byte for byte what encoding/gob writes, the
-// order of map entries aside; what is read is what encoding/gob would read, within bounds. encoding/gob is used to learn the definitions
-// of a local type, and never sees a byte from outside.
+// order of map entries aside; what is read is what encoding/gob would read, within bounds. Where it does otherwise on purpose,
+// TestDifferences says so and why. encoding/gob is used to learn the definitions of a local type, and never sees a byte from
+// outside.
 //
-// Values are reached through unsafe pointers: the compiler of a type pairs each offset with its type, and the tests run
-// under checkptr and the race detector.
+// A type becomes a graph of goTypes, over which the encoder runs; definitions and goTypes become a plan, over which the
+// decoder runs. Values are reached through unsafe pointers: a goType pairs each offset with the type that is there, pointers
+// are made from the beginning of a value or list each time and never stand behind its end, and the tests run under checkptr,
+// the race detector and on 32 bits.
 package gobcodec
 
 import (
@@ -36,6 +39,7 @@ type Limits struct {
 	Decoded int // bytes that decoding it may allocate: 64 MiB
 }
 
+// The sums with them are in 64 bits; "no limit" is what an int can count.
 func (l Limits) message() uint64 { return orDefault(l.Message, 4<<20) }
 func (l Limits) decoded() uint64 { return orDefault(l.Decoded, 64<<20) }
 
@@ -58,13 +62,13 @@ type Codec[T any] struct {
 type program struct {
 	name        string  // of T, as it begins the path in errors
 	root        *goType // of T
-	empty       bool
-	structure   bool
-	definitions string // of T, as encoding/gob writes them
-	id          int64  // of T in them
+	empty       bool    // T is a struct without any field, or a pointer to one
+	structure   bool    // T is a struct, or a pointer to one
+	definitions string  // of T, as encoding/gob writes them
+	id          int64   // of T in them
 	largest     int
 	warnings    []string
-	recent      atomic.Pointer[plan]
+	recent      atomic.Pointer[plan] // of the definitions received last, unless they are large
 }
 
 var codecs sync.Map // reflect.Type -> *Codec of it; grows with the types of the program, not with its input
@@ -84,6 +88,7 @@ func For[T any]() (*Codec[T], error) {
 	return known.(*Codec[T]), nil
 }
 
+// init compiles rt. The definitions cost one encoding by encoding/gob, about 10 µs.
 func (pr *program) init(rt reflect.Type) (err error) {
 	pr.name = rt.String()
 	w := walker{seen: make(map[reflect.Type]*goType)}
@@ -140,18 +145,20 @@ func encodeZero(out *bytes.Buffer, rt reflect.Type) (err error) {
 // Append writes *v behind dst as a self-contained gob: the definitions of T, then one value. It allocates only if dst has
 // too little room, and what methods of self-encoding types allocate. The gob of an empty struct is no bytes at all.
 //
-// The error is a *BoundError if v is nested deeper than 1,000 levels, which a cycle of pointers is, else an *Error: a nil pointer where a value is
-// needed, an error or panic of a method. dst is returned as it was then.
+// The error is a *BoundError if v is nested deeper than 1,000 levels, which a cycle of pointers is, or larger than 2 GiB; else
+// an *Error: a nil pointer where a value is needed, an error or panic of a method. dst is returned as it was then.
 func (c *Codec[T]) Append(dst []byte, v *T) ([]byte, error) {
 	return c.append(dst, unsafe.Pointer(v))
 }
 
-// Decode reads exactly one self-contained gob, the whole of src, into *v, and returns the bytes it allocated for it: an estimate by size
-// classes and the layout of maps, within a factor of two, made before each allocation, and the figure that Limits.Decoded
-// bounds. What a method of a self-encoding type allocates is counted as the bytes it is given.
+// Decode reads exactly one self-contained gob, the whole of src, into *v, and returns the bytes it allocated for it, after an
+// error too: an estimate by size classes and the layout of maps, within a factor of two, made before each allocation. It is
+// the figure that Limits.Decoded bounds. What a method of a self-encoding type allocates is counted as the bytes it is given,
+// and what it costs to compile definitions never seen before, 4 MB at most and mostly given back, is not counted.
 //
-// As with encoding/gob, what is not sent keeps its value, slices use the room they have, maps are added to; and as there *v is partly filled after
-// an error. No data is the zero value of any struct. The error is an *Error or a *BoundError. Nothing of src is kept.
+// As with encoding/gob, what is not sent keeps its value, slices use the room they have, maps are added to, and *v is partly
+// filled after an error. No data is the zero value of any struct. The error is an *Error or a *BoundError. Nothing of src is
+// kept, unless a method of a self-encoding type does.
 func (c *Codec[T]) Decode(src []byte, v *T, lim Limits) (allocated int, err error) {
 	return c.decode(src, unsafe.Pointer(v), lim)
 }
@@ -173,9 +180,7 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 		return 0, err
 	}
 	d.i = body
-	if pr.structure {
-		d.value(pl.root, p)
-	} else if d.uint() == 0 {
+	if pr.structure || d.uint() == 0 {
 		d.value(pl.root, p)
 	} else {
 		d.malformed("no zero before a value that is no struct")
@@ -189,7 +194,7 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 	return int(d.limit - d.left), err
 }
 
-// nothing decodes no data.
+// nothing decodes no data. Pointers to the struct are set: a handler that takes a *T gets one.
 func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 	if !pr.structure {
 		return 0, &Error{Path: pr.name, Reason: "no data"}
@@ -210,8 +215,9 @@ func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 // Empty reports whether T is an empty struct, whose gob is no data at all.
 func (c *Codec[T]) Empty() bool { return c.empty }
 
-// Largest is the most memory, in bytes, that one more element, entry, pointer or struct can take in a value of T, other than for the bytes of
-// strings: the size of the largest such type within T, for maps with the first group of slots.
+// Largest is the most memory, in bytes, that one more element, entry, pointer or struct can take in a value of T, other than
+// for the bytes of strings: the size of the largest such type within T, for maps with the header and first group of slots.
+// A decoder that does not know a list's length beforehand takes up to three times that, while it grows the list.
 func (c *Codec[T]) Largest() int { return c.largest }
 
 // Warnings says, field by field with its path, what of T gob cannot tell apart.

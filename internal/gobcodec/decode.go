@@ -8,146 +8,8 @@ import (
 	"unsafe"
 )
 
-// A decoder reads one message. After an error it stands at the end of the data, so that every loop over it ends soon; what
-// it reads then is zero and means nothing.
-//
-// Its work is linear in the data: each element takes at least one byte, and what an element makes it allocate is charged
-// first. Only a struct at the very end of a message takes none, as encoding/gob allows its last terminators to be missing.
-type decoder struct {
-	trail
-	b     []byte
-	i     int
-	depth int
-	left  uint64 // bytes that it may still allocate
-	limit uint64
-}
-
-func (d *decoder) fail(err error) {
-	if d.err == nil {
-		d.err = err
-	}
-	d.i = len(d.b)
-}
-
-func (d *decoder) malformed(reason string) {
-	if d.err == nil {
-		d.fail(&Error{Reason: reason})
-	}
-}
-
-func (d *decoder) bound(b Bound, figure, limit uint64) {
-	d.fail(&BoundError{Bound: b, Figure: figure, Limit: limit})
-}
-
-// enter counts a level.
-func (d *decoder) enter() bool {
-	d.depth++
-	if d.depth > maxDepth {
-		d.bound(BoundDepth, uint64(d.depth), maxDepth)
-	}
-	return d.err == nil
-}
-
-// charge accounts for an allocation before it is made.
-func (d *decoder) charge(cost uint64) bool {
-	if cost > d.left {
-		return d.overcharged(0, cost)
-	}
-	d.left -= cost
-	return true
-}
-
-// chargeEach accounts for n elements of size bytes.
-func (d *decoder) chargeEach(n, size uint64) bool {
-	over, cost := bits.Mul64(n, size)
-	if over != 0 || cost > d.left {
-		return d.overcharged(over, cost)
-	}
-	d.left -= cost
-	return true
-}
-
-func (d *decoder) overcharged(over, cost uint64) bool {
-	figure, carry := bits.Add64(d.limit-d.left, cost, 0)
-	if over+carry != 0 {
-		figure = math.MaxUint64
-	}
-	d.bound(BoundDecoded, figure, d.limit)
-	return false
-}
-
-// roundUp is the size of the block that the allocator gives for a short string.
-func roundUp(n int) uint64 { return (uint64(n) + 7) &^ 7 }
-
-func (d *decoder) uint() uint64 {
-	if i := d.i; i < len(d.b) && d.b[i] <= 0x7f {
-		d.i = i + 1
-		return uint64(d.b[i])
-	}
-	return d.longUint()
-}
-
-// longUint reads an integer of several bytes. With nine bytes left it reads eight at once and shifts: half the time of a
-// loop.
-func (d *decoder) longUint() uint64 {
-	b, i := d.b, d.i
-	if len(b)-i < maxUint || b[i] < 0xf8 {
-		return d.lastUint()
-	}
-	n := -int(int8(b[i]))
-	d.i = i + 1 + n
-	return binary.BigEndian.Uint64(b[i+1:i+maxUint]) >> (64 - 8*uint(n))
-}
-
-// lastUint reads an integer near the end of the data, or a malformed one.
-func (d *decoder) lastUint() uint64 {
-	x, next := parseUint(d.b, d.i)
-	switch {
-	case next >= 0:
-		d.i = next
-	case d.i >= len(d.b):
-		d.malformed("message ends within a value")
-	default:
-		d.malformed("number is malformed or cut off")
-	}
-	return x
-}
-
-func (d *decoder) int() int64 { return fromZigzag(d.uint()) }
-
-func (d *decoder) float() float64 { return math.Float64frombits(bits.ReverseBytes64(d.uint())) }
-
-// count reads a number of elements of at least size bytes each.
-func (d *decoder) count(size int) uint64 {
-	n := d.uint()
-	if room := uint64(len(d.b)-d.i) / uint64(size); n > room {
-		d.bound(BoundCount, n, room)
-		return 0
-	}
-	return n
-}
-
-// bytes reads a counted run of bytes; the slice is part of the message.
-func (d *decoder) bytes() []byte {
-	n := d.uint()
-	i := d.i
-	if room := uint64(len(d.b) - i); n > room {
-		d.bound(BoundCount, n, room)
-		return nil
-	}
-	d.i = i + int(n)
-	return d.b[i:d.i:d.i]
-}
-
-func (d *decoder) string() string {
-	b := d.bytes()
-	if !d.charge(roundUp(len(b))) {
-		return ""
-	}
-	return string(b)
-}
-
-// structure reads the fields of a struct. What is not sent keeps its value.
+// structure reads the fields of a struct. What is not sent keeps its value. The four kinds that are most of all fields are
+// read in its loop: a call of value for each takes a third longer.
 func (d *decoder) structure(s *step, p ptr) {
 	if !d.enter() {
 		return
@@ -163,7 +25,7 @@ func (d *decoder) structure(s *step, p ptr) {
 		if delta == 0 {
 			break
 		}
-		if delta >= uint64(len(s.fields)-last) {
+		if delta >= uint64(len(s.fields)-last) { // unsigned: delta may be 2^64-1
 			d.malformed("field number out of range")
 			return
 		}
@@ -189,6 +51,7 @@ func (d *decoder) structure(s *step, p ptr) {
 	}
 }
 
+// value reads one value of any kind into the memory at p.
 func (d *decoder) value(s *step, p ptr) {
 	switch s.kind { //nolint:exhaustive // scalars and skipped ones are below
 	case kindStruct:
@@ -209,7 +72,7 @@ func (d *decoder) value(s *step, p ptr) {
 			to = s.t
 		}
 		pp := (*ptr)(p)
-		if *pp == nil {
+		if *pp == nil { // a pointer that is set keeps its target, as in encoding/gob
 			if !d.charge(uint64(to.size)) {
 				return
 			}
@@ -217,6 +80,7 @@ func (d *decoder) value(s *step, p ptr) {
 		}
 		d.value(s.elem, unsafe.Add(*pp, s.offset))
 	case kindSelf:
+		// What the method allocates cannot be known; most copy what they are given.
 		if b := d.bytes(); d.err == nil && d.charge(uint64(len(b))) {
 			if err := s.t.unmarshal(p, b); err != nil {
 				d.fail(&Error{Reason: "decoding itself", Err: err})
@@ -269,12 +133,7 @@ func (d *decoder) scalar(k kind, p ptr) {
 	}
 }
 
-const (
-	outOfRange  = "number out of the range of its type"
-	wrongLength = "wrong number of elements for an array"
-	endsInList  = "message ends within a list"
-)
-
+// narrowInt reads an integer for a type whose highest value is given. It is an error of the message, not a truncation.
 func (d *decoder) narrowInt(highest int64) int64 {
 	i := d.int()
 	if i > highest || i < -highest-1 {
@@ -300,7 +159,7 @@ func (d *decoder) float32() float32 {
 	return float32(f)
 }
 
-// byteSlice and slice use the room of a slice that is there, as encoding/gob does.
+// byteSlice uses the room of a slice that is there, as encoding/gob does. An empty one stays nil if it was.
 func (d *decoder) byteSlice(p *[]byte) {
 	b := d.bytes()
 	if cap(*p) < len(b) {
@@ -313,6 +172,8 @@ func (d *decoder) byteSlice(p *[]byte) {
 	copy(*p, b)
 }
 
+// slice makes room for as many elements as are announced, charged first, and reads them. Like byteSlice it uses what room there
+// is; the old elements of a slice that is too small are dropped, not copied, as encoding/gob drops them.
 func (d *decoder) slice(s *step, p ptr) {
 	n := int(d.count(1))
 	if d.err != nil {
@@ -329,12 +190,13 @@ func (d *decoder) slice(s *step, p ptr) {
 		return
 	}
 	switch et.kind { //nolint:exhaustive // the others grow by reflection
+	// Made as slices of a type with the same memory: no pointers, or one string each.
 	case kindInt64, kindUint64, kindFloat64:
 		*(*[]uint64)(p) = make([]uint64, n)
 	case kindString:
 		*(*[]string)(p) = make([]string, n)
 	default:
-		// Grow allocates into the slice; reflect.MakeSlice would allocate a slice header besides.
+		// Grow allocates into the slice that is there; reflect.MakeSlice would allocate a slice header besides.
 		v := reflect.NewAt(s.t.rt, p).Elem()
 		v.SetZero()
 		v.Grow(n)
@@ -343,7 +205,8 @@ func (d *decoder) slice(s *step, p ptr) {
 	d.elements(s, h.data, n)
 }
 
-// elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed.
+// elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed: fields that the
+// message leaves out keep what they had, as in encoding/gob.
 func (d *decoder) elements(s *step, p ptr, n int) {
 	et := s.t.elem
 	switch et.kind { //nolint:exhaustive // the others have no loop
@@ -367,6 +230,7 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 		return
 	}
 	for i := range n {
+		// Each pointer from the base, as in the encoder: none may stand behind the last element.
 		if d.i >= len(d.b) {
 			d.malformed(endsInList)
 		} else if ep := unsafe.Add(p, uintptr(i)*et.size); et.kind == kindStruct {
@@ -382,7 +246,8 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 	d.depth--
 }
 
-// floats keeps the position in a register while the numbers have their usual length; so does ints. 30 % of the time of large ones.
+// floats keeps the position in a register and reads the nine bytes that a float usually has without a call: a slice of 10,000
+// takes half the time.
 func (d *decoder) floats(fs []float64) {
 	b, i := d.b, d.i
 	for k := range fs {
@@ -400,6 +265,7 @@ func (d *decoder) floats(fs []float64) {
 	d.i = i
 }
 
+// ints does the same for the single bytes of small integers.
 func (d *decoder) ints(is []int64) {
 	b, i := d.b, d.i
 	for k := range is {
@@ -413,59 +279,4 @@ func (d *decoder) ints(is []int64) {
 		i = d.i
 	}
 	d.i = i
-}
-
-// skip passes over a value that the receiver has no place for.
-func (d *decoder) skip(s *step) {
-	switch s.kind { //nolint:exhaustive // skipped ones only
-	case skipUint:
-		d.uint()
-	case skipTwoUints:
-		d.uint()
-		d.uint()
-	case skipBytes:
-		d.bytes()
-	case skipArray:
-		if n := d.uint(); n != s.length {
-			d.malformed(wrongLength)
-		} else {
-			d.skipElements(n, s)
-		}
-	case skipSlice:
-		d.skipElements(d.count(1), s)
-	case skipMap:
-		d.skipElements(d.count(2), s)
-	case skipStruct:
-		if !d.enter() {
-			return
-		}
-		for f := d.next(-1, len(s.fields)); f >= 0; f = d.next(f, len(s.fields)) {
-			d.skip(s.fields[f].step)
-		}
-		d.depth--
-	}
-}
-
-// skipElements refuses an element without a byte: encoding/gob counts 2^62 map entries of none. It counts no level that
-// decoding the same elements would not count.
-func (d *decoder) skipElements(n uint64, s *step) {
-	deep := s.elem.kind > skipBytes || s.key != nil && s.key.kind > skipBytes
-	if deep && !d.enter() {
-		return
-	}
-	for range n {
-		if d.i < len(d.b) && s.key != nil {
-			d.skip(s.key)
-		}
-		if d.i >= len(d.b) {
-			d.malformed(endsInList)
-		}
-		if d.err != nil {
-			return
-		}
-		d.skip(s.elem)
-	}
-	if deep {
-		d.depth--
-	}
 }

@@ -14,7 +14,8 @@ type sliceHeader struct {
 	len, cap int
 }
 
-// An encoder appends one value. After an error it may go on appending; the result is thrown away.
+// An encoder appends one value. After an error it may go on appending; the result is thrown away. Like the decoder it keeps
+// its error and stays on the stack.
 type encoder struct {
 	trail
 	depth int
@@ -36,7 +37,8 @@ func (e *encoder) enter() bool {
 	return e.err == nil
 }
 
-// structure appends the fields that are not zero, each behind the difference of its number to the one before, and a 0.
+// structure appends the fields that are not zero, each behind the difference of its number to the one before, and a 0. The four
+// kinds that are most of all fields are written in its loop, without a call.
 func (e *encoder) structure(b []byte, t *goType, p ptr) []byte {
 	if !e.enter() {
 		return b
@@ -119,7 +121,7 @@ func omitted(t *goType, p ptr, pointed bool) bool {
 	return false
 }
 
-// value appends a value, zero or not.
+// value appends a value, zero or not: elements and what stands alone are always sent.
 func (e *encoder) value(b []byte, t *goType, p ptr) []byte {
 	switch t.kind { //nolint:exhaustive // scalars are below
 	case kindStruct:
@@ -132,6 +134,7 @@ func (e *encoder) value(b []byte, t *goType, p ptr) []byte {
 	case kindMap:
 		return e.mapping(b, t, p)
 	case kindPointer:
+		// A method may know what to do with a nil receiver, as that of *big.Int does; encoding/gob calls it.
 		p = *(*ptr)(p)
 		if p == nil && t.elem.kind != kindSelf {
 			e.fail(&Error{Reason: "nil pointer where gob needs a value"})
@@ -190,7 +193,7 @@ func appendScalar(b []byte, k kind, p ptr) []byte {
 	return b
 }
 
-// elements appends the n elements that begin at p.
+// elements appends the n elements that begin at p. The kinds of most long lists have loops of their own.
 func (e *encoder) elements(b []byte, t *goType, p ptr, n int) []byte {
 	et := t.elem
 	switch {
@@ -233,7 +236,8 @@ func (e *encoder) elements(b []byte, t *goType, p ptr, n int) []byte {
 	return b
 }
 
-// reserved is the room left for the length of the value message: enough for 64 KiB, so that hardly any message is moved.
+// reserved is the room left for the length of the value message, which is known at its end only: enough for 64 KiB. Other
+// lengths move the message by a byte or two, which a measuring pass beforehand would cost many times over.
 const reserved = 3
 
 // append writes a self-contained gob of the value at p behind b.
@@ -263,7 +267,7 @@ func (pr *program) append(b []byte, p ptr) ([]byte, error) {
 		return b[:before], e.finish(pr.name)
 	}
 	size := len(b) - start - reserved
-	if uint64(size) >= math.MaxInt32 { // 1 GiB less than what encoding/gob refuses on 64 bits, and all that an int holds on 32
+	if uint64(size) >= math.MaxInt32 { // a quarter of what encoding/gob takes on 64 bits, and all that an int holds on 32
 		return b[:before], &BoundError{Bound: BoundMessage, Figure: uint64(size), Limit: math.MaxInt32, Path: pr.name}
 	}
 	var length [maxUint]byte

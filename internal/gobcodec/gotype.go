@@ -99,6 +99,7 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 // reaches notes an allocation that one element of a message can cause.
 func (w *walker) reaches(size uintptr) { w.largest = max(w.largest, size) }
 
+// pointer refuses type T *T, which encoding/gob cannot hold either: following it never comes to a value.
 func (w *walker) pointer(t *goType, path string) (err error) {
 	slow := t.rt // half as fast as fast: they meet on a cycle of pointers, which would never end in a value
 	fast := t.rt
@@ -115,6 +116,7 @@ func (w *walker) pointer(t *goType, path string) (err error) {
 	return err
 }
 
+// mapType prepares the figures that the decoder charges for a map.
 func (w *walker) mapType(t *goType, path string) (err error) {
 	if t.key, err = w.walk(t.rt.Key(), path+"[key]"); err != nil {
 		return err
@@ -148,6 +150,8 @@ func holdsInterface(rt reflect.Type) bool {
 	return false
 }
 
+// structType gathers the fields that are sent, which are those of encoding/gob, and the names under which fields can be received,
+// which are more: promoted ones, also of embedded structs that are not exported and so not sent.
 func (w *walker) structType(t *goType, path string) error {
 	w.reaches(t.size)
 	for f := range t.rt.Fields() {
@@ -234,7 +238,7 @@ func (t *goType) base() *goType {
 	return t
 }
 
-// losesZero reports whether a field of the type is left out of a struct when it is zero.
+// losesZero reports whether a field of the type is left out of a struct when it is zero. A pointer to such a zero arrives as nil.
 func (t *goType) losesZero() bool { return t.kind.scalar() || t.kind == kindSlice || t.kind == kindMap }
 
 // exported is encoding/gob's rule.
@@ -251,6 +255,7 @@ const (
 	farFrom   = 128
 )
 
+// slotSize is the memory of an entry in its slot and behind pointers.
 func slotSize(key, elem uintptr) (slot, far uintptr) {
 	const pointer = bits.UintSize / 8
 	slot = 1
@@ -264,7 +269,8 @@ func slotSize(key, elem uintptr) (slot, far uintptr) {
 	return slot, far
 }
 
-// mapCost is what a map with room for n entries allocates. Maps of many tables are made full to the brim, so that some tables are
+// mapCost is what a map with room for n entries allocates. One with a single entry already has a group of eight slots, which is
+// most of what a flood of small maps takes. Maps of many tables are made full to the brim, so that some of the tables are
 // split at once: half as much again.
 func (t *goType) mapCost(n uint64) uint64 {
 	cost := uint64(mapHeader)

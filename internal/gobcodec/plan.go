@@ -32,12 +32,13 @@ type stepField struct {
 	name   string
 }
 
-// Sizes of what a plan keeps, for its cost.
+// Sizes of what a plan keeps, for its cost. They need not be exact: the table is bounded in plans as well.
 const (
 	stepCost  = 96 + 64 // with its share of the compiler's tables, which live as long as it compiles
 	fieldCost = 48
 )
 
+// A pair of the memo: one received type may be met with several own ones, and the reverse.
 type pair struct {
 	id int64
 	t  *goType
@@ -52,6 +53,9 @@ type compiler struct {
 	size  int // steps and fields made
 }
 
+// compile makes the plan for definitions that split has passed. Whatever is wrong in what the value can reach is an error here,
+// whether this value has it or not, as in encoding/gob; definitions out of its reach only have to be well-formed. A plan that
+// failed is nowhere kept.
 func (pr *program) compile(definitions string, id int64) (*plan, error) {
 	types, err := parseDefinitions([]byte(definitions))
 	if err != nil {
@@ -91,6 +95,7 @@ func (pr *program) someField(root *step, t *wireType) error {
 	return &Error{Path: pr.name, Reason: "no field of the received struct has the name of one here"}
 }
 
+// grow counts steps and fields before they are made.
 func (c *compiler) grow(n int) error {
 	if c.size += n; c.size > maxPlan {
 		return &BoundError{Bound: BoundPlan, Figure: uint64(c.size), Limit: maxPlan}
@@ -114,7 +119,8 @@ func inside(segment string, err error) error {
 	return err
 }
 
-// step pairs wire type id with t; t nil: to be skipped.
+// step pairs wire type id with t; t nil: to be skipped. The step is entered in the memo before its insides are looked at, so that
+// recursive types end.
 func (c *compiler) step(id int64, t *goType) (*step, error) {
 	if s := c.pairs[pair{id, t}]; s != nil {
 		return s, nil

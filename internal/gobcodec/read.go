@@ -15,8 +15,9 @@ const firstRead = 4 << 10
 // that is only announced.
 //
 // Errors of r come back as they are: io.EOF if there was no byte at all, io.ErrUnexpectedEOF after the first. A refusal is an
-// *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a gob with too
-// many definitions the rest is read and dropped. With an error dst comes back as it was.
+// *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a
+// gob with too many definitions the rest is read and dropped, within the limit of the whole. With an error dst comes back as
+// it was. The limits of time are the caller's: r blocks as its connection does.
 func ReadMessage(r *bufio.Reader, dst []byte, lim Limits) ([]byte, error) {
 	m := messageReader{r: r, dst: dst, limit: lim.message()}
 	for {
@@ -37,6 +38,7 @@ func ReadMessage(r *bufio.Reader, dst []byte, lim Limits) ([]byte, error) {
 	}
 }
 
+// A messageReader is the state of one ReadMessage.
 type messageReader struct {
 	r       *bufio.Reader
 	dst     []byte

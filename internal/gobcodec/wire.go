@@ -23,6 +23,7 @@ const (
 // maxUint is the size of the longest unsigned integer: one byte for the length, eight of value.
 const maxUint = 9
 
+// appendUint appends x: itself up to 127, else the number of its bytes, negated, and the bytes.
 func appendUint(b []byte, x uint64) []byte {
 	if x <= 0x7f {
 		return append(b, byte(x))
