@@ -79,6 +79,37 @@ func TestRefusedTypes(t *testing.T) {
 
 type hiddenBase2 struct{ x int } //nolint:unused // the point of it
 
+// What only a promoted field could receive is no reason to refuse a type, and no place for data either.
+func TestPromotedFields(t *testing.T) {
+	type hidden struct {
+		Good *point
+		Bad  any
+	}
+	type target struct {
+		hidden
+		A int
+	}
+	c, err := gobcodec.For[target]()
+	require.NoError(t, err)
+	data, err := stdEncode(&struct {
+		Good point
+		A    int
+	}{point{1, 2}, 3})
+	require.NoError(t, err)
+	var own, std target
+	_, err = c.Decode(data, &own, gobcodec.Limits{})
+	require.NoError(t, err)
+	require.NoError(t, stdDecode(data, &std))
+	require.Equal(t, target{hidden{Good: &point{1, 2}}, 3}, own)
+	require.Equal(t, std, own)
+
+	data, err = stdEncode(&struct{ Bad, A int }{1, 2})
+	require.NoError(t, err)
+	_, err = c.Decode(data, &own, gobcodec.Limits{})
+	require.EqualError(t, err, "gobcodec_test.target.Bad: received int for a type that gob cannot hold")
+	require.Error(t, stdDecode(data, &std))
+}
+
 func TestForIsCached(t *testing.T) {
 	first, err := gobcodec.For[bigs]()
 	require.NoError(t, err)

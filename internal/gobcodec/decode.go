@@ -9,7 +9,7 @@ import (
 )
 
 // structure reads the fields of a struct. What is not sent keeps its value. The four kinds that are most of all fields are
-// read in its loop: a call of value for each takes a third longer.
+// read in its loop: with a call of value for each, records of such fields take half as long again.
 func (d *decoder) structure(s *step, p ptr) {
 	if !d.enter() {
 		return
@@ -246,8 +246,8 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 	d.depth--
 }
 
-// floats keeps the position in a register and reads the nine bytes that a float usually has without a call: a slice of 10,000
-// takes half the time.
+// floats keeps the position in a register and reads the nine bytes that a float usually has without a call: decoding the large
+// value, 10,000 floats among its 154 KB, takes a quarter less time.
 func (d *decoder) floats(fs []float64) {
 	b, i := d.b, d.i
 	for k := range fs {

@@ -150,8 +150,8 @@ func holdsInterface(rt reflect.Type) bool {
 	return false
 }
 
-// structType gathers the fields that are sent, which are those of encoding/gob, and the names under which fields can be received,
-// which are more: promoted ones, also of embedded structs that are not exported and so not sent.
+// structType gathers the fields that are sent, which are those of encoding/gob, and the names under which fields can be
+// received, which are more: promoted ones, also of embedded structs that are not exported and so not sent.
 func (w *walker) structType(t *goType, path string) error {
 	w.reaches(t.size)
 	for f := range t.rt.Fields() {
@@ -215,18 +215,18 @@ func (w *walker) target(rt reflect.Type, f reflect.StructField) (to target, ok b
 }
 
 // try walks a type that is not sent but can be received: a field promoted from an unexported embedded struct. It is nil if
-// gob cannot hold it, which is no reason to refuse the whole.
+// gob cannot hold it, which is no reason to refuse the whole. It walks apart: of a type that failed half way nothing may stay
+// in seen, and warnings are for what is sent.
 func (w *walker) try(rt reflect.Type) *goType {
 	if t := w.seen[rt]; t != nil {
 		return t
 	}
-	before, largest, warnings := maps.Clone(w.seen), w.largest, w.warnings
-	t, err := w.walk(rt, "")
-	if err != nil { // a finished type may refer to one that failed: forget all of them
-		w.seen, w.largest = before, largest
-		t = nil
+	apart := walker{seen: maps.Clone(w.seen)}
+	t, err := apart.walk(rt, "")
+	if err != nil {
+		return nil
 	}
-	w.warnings = warnings
+	w.reaches(apart.largest)
 	return t
 }
 

@@ -5,9 +5,9 @@ import (
 	"unsafe"
 )
 
-// A mapShape selects a loop compiled for the memory of the keys and elements; reflection takes three times as long. The map is
-// handled as one of another type with the same layout and hash: unsigned for signed integers and floats, string for named
-// strings. The runtime takes sizes and hash from the type at the access, not from the map, so equal ones do.
+// A mapShape selects a loop compiled for the memory of the keys and elements; reflection takes two to three times as long. The
+// map is handled as one of another type with the same layout and hash: unsigned for signed integers and floats, string for
+// named strings. The runtime takes sizes and hash from the type at the access, not from the map, so equal ones do.
 //
 // Keys that are floats hash otherwise (0 and -0 are one key, each NaN one of its own), and small integers are rare: both go by
 // reflection, as do all elements with something inside.
