@@ -100,7 +100,7 @@ func (pr *program) init(rt reflect.Type) (err error) {
 	pr.empty = pr.structure && base.rt.NumField() == 0
 	pr.largest, pr.warnings = int(w.largest), w.warnings
 	if pr.definitions, pr.id, err = definitionsOf(base.rt); err != nil {
-		return inside(pr.name, err)
+		return below(pr.name, err)
 	}
 	return nil
 }
@@ -177,7 +177,7 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 	}
 	pl, body, err := pr.plan(src)
 	if err != nil {
-		return 0, err
+		return 0, below(pr.name, err)
 	}
 	d.i = body
 	if pr.structure || d.uint() == 0 {

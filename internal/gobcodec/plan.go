@@ -64,23 +64,16 @@ func (pr *program) compile(definitions string, id int64) (*plan, error) {
 	c := compiler{types: types, pairs: make(map[pair]*step)}
 	root, err := c.step(id, pr.root)
 	if err != nil {
-		tr := trail{err: err}
-		switch e := err.(type) { //nolint:errorlint // made by this package, never wrapped
-		case *Error:
-			tr.path = e.Path
-		case *BoundError:
-			tr.path = e.Path
-		}
-		return nil, tr.finish(pr.name)
+		return nil, err
 	}
-	if err := pr.someField(root, types[id]); err != nil {
+	if err := someField(root, types[id]); err != nil {
 		return nil, err
 	}
 	return &plan{definitions: definitions, id: id, root: root, cost: len(definitions) + c.size*(stepCost+fieldCost)/2}, nil
 }
 
 // someField refuses, as encoding/gob does for the outermost struct alone, a struct that has no field in common with ours.
-func (pr *program) someField(root *step, t *wireType) error {
+func someField(root *step, t *wireType) error {
 	for root.kind == kindPointer {
 		root = root.elem
 	}
@@ -92,7 +85,7 @@ func (pr *program) someField(root *step, t *wireType) error {
 			return nil
 		}
 	}
-	return &Error{Path: pr.name, Reason: "no field of the received struct has the name of one here"}
+	return &Error{Reason: "no field of the received struct has the name of one here"}
 }
 
 // grow counts steps and fields before they are made.
@@ -101,22 +94,6 @@ func (c *compiler) grow(n int) error {
 		return &BoundError{Bound: BoundPlan, Figure: uint64(c.size), Limit: maxPlan}
 	}
 	return nil
-}
-
-// inside puts a segment before the path of an error from further in.
-func inside(segment string, err error) error {
-	tr := trail{}
-	switch e := err.(type) { //nolint:errorlint // made by this package, never wrapped
-	case *Error:
-		tr.path = e.Path
-		tr.at(segment)
-		e.Path = tr.path
-	case *BoundError:
-		tr.path = e.Path
-		tr.at(segment)
-		e.Path = tr.path
-	}
-	return err
 }
 
 // step pairs wire type id with t; t nil: to be skipped. The step is entered in the memo before its insides are looked at, so that
