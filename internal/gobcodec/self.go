@@ -17,6 +17,8 @@ const (
 	selfBinary
 )
 
+const oneWay = "has methods to encode itself but not the ones to decode itself, or the reverse"
+
 var (
 	gobEncoder        = reflect.TypeFor[gob.GobEncoder]()
 	gobDecoder        = reflect.TypeFor[gob.GobDecoder]()
@@ -33,7 +35,7 @@ func selfEncodingOf(rt reflect.Type, path string) (self selfEncoding, byValue bo
 	p := reflect.PointerTo(rt)
 	enc := chosen(p, gobEncoder, binaryMarshaler)
 	if dec := chosen(p, gobDecoder, binaryUnmarshaler); dec != enc {
-		return selfNone, false, &Error{Path: path, Reason: "has methods to encode itself but not the ones to decode itself, or the reverse"}
+		return selfNone, false, &Error{Path: path, Reason: oneWay}
 	}
 	switch enc {
 	case selfGob:
@@ -65,7 +67,7 @@ func (t *goType) marshal(p ptr) (data []byte, err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
 	case selfGob:
 		return v.(gob.GobEncoder).GobEncode()
 	default:
@@ -80,7 +82,7 @@ func (t *goType) unmarshal(p ptr, data []byte) (err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
 	case selfGob:
 		return v.(gob.GobDecoder).GobDecode(data)
 	default:
