@@ -27,10 +27,10 @@ type Conn struct {
 	in, out       *stream // in is the peer's out
 
 	// Guarded by link.mu.
-	closed  bool  // by this end
-	broken  bool  // an RST came: nothing more arrives or gets out
-	reset   bool  // an RST came that no Read or Write has reported yet; a socket does so once
-	writing bool  // a Write owns out, so that others do not cut into it
+	closed  bool // by this end
+	broken  bool // an RST came: nothing more arrives or gets out
+	reset   bool // an RST came that no Read or Write has reported yet; a socket does so once
+	writing bool // a Write owns out, so that others do not cut into it
 	rdl     deadline
 	wdl     deadline
 }
