@@ -33,7 +33,6 @@ func TestPipeCarriesBytesBothWays(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	l := memnet.Listen()
-	defer l.Close()
 	host, port, err := net.SplitHostPort(l.Addr().String())
 	require.NoError(t, err)
 	assert.Equal(t, "1", port)

@@ -33,6 +33,23 @@ func TestAcceptInOrder(t *testing.T) {
 	})
 }
 
+func TestDialWakesAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memnet.Listen()
+		accepted := make(chan net.Conn, 1)
+		go func() {
+			s, err := l.Accept()
+			assert.NoError(t, err)
+			accepted <- s
+		}()
+		synctest.Wait()
+		assert.Empty(t, accepted)
+		c, err := l.Dial(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, c.LocalAddr(), (<-accepted).RemoteAddr())
+	})
+}
+
 func TestListenerClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := memnet.Listen()
@@ -42,8 +59,8 @@ func TestListenerClose(t *testing.T) {
 		require.NoError(t, err)
 		waiting := make(chan error, 1)
 		go func() {
-			_, err := l.Accept()
-			waiting <- err
+			_, acceptErr := l.Accept()
+			waiting <- acceptErr
 		}()
 		synctest.Wait()
 		assert.Empty(t, waiting)

@@ -60,6 +60,6 @@ func errText(err error) string {
 	case !ok:
 		return fmt.Sprintf("%T: %v", err, err)
 	}
-	return fmt.Sprintf("%s: %v (%T) timeout=%t temporary=%t source=%t addr=%t", //
-		op.Op, op.Err, op.Err, op.Timeout(), op.Temporary(), op.Source != nil, op.Addr != nil) //nolint:staticcheck // accept loops still ask Temporary
+	return fmt.Sprintf("%s: %v (%T) timeout=%t temporary=%t source=%t addr=%t",
+		op.Op, op.Err, op.Err, op.Timeout(), op.Temporary(), op.Source != nil, op.Addr != nil)
 }

@@ -177,7 +177,7 @@ func TestListenerSameAsTCP(t *testing.T) {
 func playListener(t *testing.T, l net.Listener, dial func() (net.Conn, error)) []string {
 	c, err := dial()
 	require.NoError(t, err)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	got := []string{errText(l.Close()), read(c), read(c), write(c), errText(l.Close())}
 	_, err = l.Accept()
 	got = append(got, errText(err))
