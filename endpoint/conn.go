@@ -28,12 +28,14 @@ type Conn struct {
 	conn   net.Conn // of the network
 	stream net.Conn // conn, or TLS over it
 	limits Limits
+	turn   chan struct{} // of capacity 1: held by the call under way
+	dead   bool          // guarded by turn
 }
 
 func newConn(c, stream net.Conn, limits Limits) *Conn {
 	return &Conn{
 		ReadWriter: bufio.NewReadWriter(bufio.NewReader(stream), bufio.NewWriter(stream)),
-		conn:       c, stream: stream, limits: limits,
+		conn:       c, stream: stream, limits: limits, turn: make(chan struct{}, 1),
 	}
 }
 
@@ -57,25 +59,36 @@ func (c *Conn) Reply() (string, error) {
 	if err := c.Flush(); err != nil {
 		return "", errors.WithStack(err)
 	}
-	var line []byte
-	for {
-		part, err := c.ReadSlice('\n')
-		if limit := c.limits.Line; limit > 0 && len(line)+len(part) > limit {
-			return "", errors.WithStack(Errorf(ResourceExhausted, "the reply is longer than %d bytes", limit))
-		}
-		line = append(line, part...)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return "", errors.WithStack(err)
-		}
+	line, err := c.readLine()
+	if err != nil {
+		return "", errors.WithStack(err)
 	}
-	text := string(trimLine(line))
+	text := string(line)
 	if e, ok := parseErrLine(text); ok {
 		return "", errors.WithStack(e)
 	}
 	return text, nil
+}
+
+// readLine reads a line, without its end.
+func (c *Conn) readLine() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := c.ReadSlice('\n')
+		if limit := c.limits.Line; limit > 0 && len(line)+len(part) > limit {
+			return nil, Errorf(ResourceExhausted, "the reply's line is longer than %d bytes", limit)
+		}
+		if err == nil && line == nil {
+			return trimLine(part), nil // the usual case: no copy
+		}
+		line = append(line, part...)
+		if err == nil {
+			return trimLine(line), nil
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, err
+		}
+	}
 }
 
 // trimLine takes the LF or CRLF off a line.

@@ -44,8 +44,9 @@ type Endpoint struct {
 	Limits Limits
 
 	once      sync.Once
-	limits    Limits        // with defaults
-	tlsConfig *tls.Config   // a clone of TLS
+	limits    Limits      // with defaults
+	tlsConfig *tls.Config // a clone of TLS
+	inFlight  allowance
 	buffers   sync.Pool     // of *buffers
 	stop      chan struct{} // closed when closing begins
 	ended     chan struct{} // closed when all has ended
@@ -56,6 +57,7 @@ type Endpoint struct {
 	docs       map[string]string
 	listeners  []net.Listener
 	conns      map[*lineConn]struct{}
+	locals     map[*localCall]struct{}
 	turnedAway int       // those of conns that are over Limits.Connections
 	accepting  int       // running calls of Serve
 	toldAt     time.Time // when a newcomer turned away was last logged
@@ -71,6 +73,7 @@ func (e *Endpoint) init() {
 		e.stop = make(chan struct{})
 		e.ended = make(chan struct{})
 		e.limits = e.Limits.withDefaults()
+		e.inFlight.limit = int64(e.limits.InFlight)
 		if e.TLS != nil {
 			e.tlsConfig = e.TLS.Clone()
 			if e.tlsConfig.MinVersion == 0 {
@@ -265,7 +268,7 @@ func (e *Endpoint) removeListener(l net.Listener) {
 // checkEnded tells those who wait that nothing is left. It is called with mu
 // held, after every change that could be the last.
 func (e *Endpoint) checkEnded() {
-	if e.closing.Load() && len(e.conns) == 0 && e.accepting == 0 {
+	if e.closing.Load() && len(e.conns) == 0 && len(e.locals) == 0 && e.accepting == 0 {
 		select {
 		case <-e.ended:
 		default:

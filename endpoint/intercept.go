@@ -9,13 +9,19 @@ import (
 // A Kind is how a command's data is shaped.
 type Kind uint8
 
-// KindRaw is a command whose bytes are its handler's affair.
-const KindRaw Kind = 0
+// The kinds. The numbers are those of the wire.
+const (
+	KindRaw   Kind = iota // bytes that are the handler's affair
+	KindUnary             // one typed request, one typed reply
+)
 
 // String returns the kind's name, such as "raw".
 func (k Kind) String() string {
-	if k == KindRaw {
+	switch k {
+	case KindRaw:
 		return "raw"
+	case KindUnary:
+		return "unary"
 	}
 	return "unknown"
 }

@@ -1,6 +1,10 @@
 package endpoint
 
-import "time"
+import (
+	"time"
+
+	"gobnode/internal/gobcodec"
+)
 
 // Limits bound what a peer can make the process hold. A zero field means the
 // default in its comment; a negative one means no limit.
@@ -13,11 +17,24 @@ type Limits struct {
 	// end included: 8 KiB. It is also the size of a handler's read buffer.
 	Line int
 
+	// Message is the size of one typed message on the wire in bytes: 4 MiB.
+	Message int
+
+	// Decoded is how many bytes one message may allocate, gob or JSON: 64 MiB.
+	Decoded int
+
+	// InFlight is how many bytes the calls under way may hold together: 256 MiB
+	// for the endpoint. Every typed call is charged its bytes on the wire and
+	// what they decode to, at least 8 KiB, until its handler returns. One that
+	// does not fit is refused undecoded, resource_exhausted not_run.
+	InFlight int
+
 	// Handshake is the time a TLS handshake may take: 10 s.
 	Handshake time.Duration
 
 	// Progress is the time in which a peer must get on, 10 s: for a command
-	// line from its first byte, for writes renewed by every 64 KiB that moves.
+	// line from its first byte; for typed data and for writes, renewed by every
+	// 64 KiB that moves.
 	Progress time.Duration
 
 	// Idle is the time a connection may stay without a byte either way, in a
@@ -28,6 +45,9 @@ type Limits struct {
 const (
 	defaultConnections = 10_000
 	defaultLine        = 8 << 10
+	defaultMessage     = 4 << 20
+	defaultDecoded     = 64 << 20
+	defaultInFlight    = 256 << 20
 	defaultHandshake   = 10 * time.Second
 	defaultProgress    = 10 * time.Second
 	defaultIdle        = 5 * time.Minute
@@ -37,10 +57,18 @@ const (
 func (l Limits) withDefaults() Limits {
 	l.Connections = orDefault(l.Connections, defaultConnections)
 	l.Line = orDefault(l.Line, defaultLine)
+	l.Message = orDefault(l.Message, defaultMessage)
+	l.Decoded = orDefault(l.Decoded, defaultDecoded)
+	l.InFlight = orDefault(l.InFlight, defaultInFlight)
 	l.Handshake = orDefault(l.Handshake, defaultHandshake)
 	l.Progress = orDefault(l.Progress, defaultProgress)
 	l.Idle = orDefault(l.Idle, defaultIdle)
 	return l
+}
+
+// gob returns those of l that bound one gob; l has its defaults.
+func (l *Limits) gob() gobcodec.Limits {
+	return gobcodec.Limits{Message: l.Message, Decoded: l.Decoded}
 }
 
 func orDefault[T int | time.Duration](v, def T) T {

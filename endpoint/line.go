@@ -30,6 +30,7 @@ type lineConn struct {
 	state      atomic.Int32
 	turnedAway bool          // over Limits.Connections: only to be told so
 	greeted    bool          // TLS is up and ConnContext was called
+	lingered   bool          // linger was called
 	grown      bool          // the goroutine's stack has grown, or may have
 	done       chan struct{} // closed at the end, if not nil
 
@@ -233,7 +234,7 @@ func (c *lineConn) position() int64 { return c.received - int64(c.b.r.Buffered()
 // one reads one command line from what has come, and more where it is not
 // whole, and runs the command. It returns false when the connection is to end.
 func (c *lineConn) one() bool {
-	name, lineEnd, err := c.readLine()
+	name, lineEnd, inline, err := c.readLine()
 	if err != nil {
 		var refused *Error
 		if errors.As(err, &refused) {
@@ -252,7 +253,12 @@ func (c *lineConn) one() bool {
 	if !c.state.CompareAndSwap(connIdle, connBusy) {
 		return false // Shutdown closed it
 	}
-	if !c.command(&en) {
+	if en.kind == KindUnary {
+		ok = c.typed(&en, inline)
+	} else {
+		ok = c.command(&en)
+	}
+	if !ok {
 		c.linger()
 		return false
 	}
@@ -287,9 +293,9 @@ func (c *lineConn) goodbye() {
 }
 
 // readLine reads a command line into the buffer and consumes it up to where the
-// data begins. lineEnd is the position behind the line. The name is empty for a
-// blank line, and valid until the next read.
-func (c *lineConn) readLine() (name []byte, lineEnd int64, err error) {
+// data begins, on the same line if it is inline. lineEnd is the position behind
+// the line. The name is empty for a blank line, and valid until the next read.
+func (c *lineConn) readLine() (name []byte, lineEnd int64, inline bool, err error) {
 	limit := c.e.limits.Line
 	if limit < 0 {
 		limit = math.MaxInt
@@ -298,7 +304,7 @@ func (c *lineConn) readLine() (name []byte, lineEnd int64, err error) {
 		p, _ := c.b.r.Peek(c.b.r.Buffered())
 		name, n, inline, refused := parseName(p)
 		if refused != nil {
-			return nil, 0, refused
+			return nil, 0, false, refused
 		}
 		end := n
 		if inline {
@@ -310,16 +316,16 @@ func (c *lineConn) readLine() (name []byte, lineEnd int64, err error) {
 			}
 			lineEnd = c.position() + int64(end)
 			_, err = c.b.r.Discard(n)
-			return name, lineEnd, err
+			return name, lineEnd, inline, err
 		} else if whole || len(p) >= limit {
-			return nil, 0, refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
+			return nil, 0, false, refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
 		}
 		if !bounded {
 			bounded = true
 			c.t.boundReads("Progress", c.e.limits.Progress)
 		}
 		if err := c.more(len(p)); err != nil {
-			return nil, 0, err
+			return nil, 0, false, err
 		}
 	}
 }

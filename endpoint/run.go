@@ -75,37 +75,14 @@ func (c *lineConn) fail(err error) error {
 	return err
 }
 
-func withStack(err error) error {
-	var has interface{ StackTrace() errors.StackTrace }
-	if errors.As(err, &has) {
-		return err
-	}
-	return errors.WithStack(err)
-}
-
-// guard calls f, which is a user's, and makes an error of a panic in it. After
-// runtime.Goexit there is nobody to return to: the error is kept for run's
-// deferred part.
-func (c *lineConn) guard(f func() error) (err error) {
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
+// guard calls f, which is a user's, and makes an error of a panic in it, which
+// it keeps for report. After runtime.Goexit it does not return: run's deferred
+// part is next.
+func (c *lineConn) guard(f func() error) error {
+	return protect(f, func(err error) {
 		c.panicked = true
-		v := recover()
-		if e, ok := v.(error); ok && errors.Is(e, ErrAbort) {
-			err = ErrAbort
-		} else if v == nil {
-			err = errors.New("the handler called runtime.Goexit")
-		} else {
-			err = errors.Errorf("panic: %v", v)
-		}
 		_ = c.fail(err)
-	}()
-	err = f()
-	returned = true
-	return err
+	})
 }
 
 // refuse tells the peer why the connection ends.
@@ -120,9 +97,10 @@ func (c *lineConn) refuse(e *Error) {
 // linger says that no more will come and reads on for a little, so that what
 // was written arrives.
 func (c *lineConn) linger() {
-	if c.t.broken.Load() != nil {
+	if c.lingered || c.t.broken.Load() != nil {
 		return
 	}
+	c.lingered = true
 	if c.peer.tls != nil {
 		_ = c.peer.tls.CloseWrite()
 	}

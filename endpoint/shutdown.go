@@ -82,5 +82,11 @@ func (e *Endpoint) cutAll() int {
 		}
 		c.cut()
 	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for c := range e.locals {
+		running++
+		c.cancel(errCut)
+	}
 	return running
 }

@@ -62,18 +62,20 @@ func nameByte(b byte) bool { return '!' <= b && b <= '~' }
 
 // quoteName quotes what a peer gave as a command's name, cut to a length that
 // fits a log line, so that a log stays one line of printable ASCII.
-func quoteName[T string | []byte](name T) string {
-	if len(name) > maxName {
-		return fmt.Sprintf("%+q...", name[:maxName])
+func quoteName[T ~string | ~[]byte](name T) string {
+	s := string(name)
+	if len(s) > maxName {
+		return fmt.Sprintf("%+q...", s[:maxName])
 	}
-	return fmt.Sprintf("%+q", name)
+	return fmt.Sprintf("%+q", s)
 }
 
 // An entry is what the table holds of a command.
 type entry struct {
 	name    string
-	handler Handler
 	kind    Kind
+	handler Handler // of a raw command
+	unary   unary   // of a typed one
 }
 
 // CommandInfo describes a registered command.
@@ -81,6 +83,10 @@ type CommandInfo struct {
 	Name string
 	Kind Kind
 	Doc  string // as given to Describe
+
+	// Of typed commands: the Go types as text, and a request as JSON to type by
+	// hand ("" where JSON cannot hold the type).
+	Request, Reply, Example string
 }
 
 // AddHandleFunc registers f under name, in place of an earlier command of that
@@ -96,15 +102,15 @@ func (e *Endpoint) AddHandleFunc(name string, f HandleFunc) {
 
 // Handle registers h under name, as AddHandleFunc does.
 func (e *Endpoint) Handle(name string, h Handler) {
-	e.register(name, entry{handler: h, kind: KindRaw})
+	if f, ok := h.(ServeFunc); h == nil || ok && f == nil {
+		panic("endpoint: nil Handler for " + quoteName(name)) //nolint:forbidigo // a defect of the program, found when it starts
+	}
+	e.register(name, entry{kind: KindRaw, handler: h})
 }
 
 func (e *Endpoint) register(name string, en entry) {
 	if err := checkName(name); err != nil {
 		panic("endpoint: " + err.Error()) //nolint:forbidigo // a defect of the program, found when it starts
-	}
-	if f, ok := en.handler.(ServeFunc); en.handler == nil || ok && f == nil {
-		panic("endpoint: nil Handler for " + quoteName(name)) //nolint:forbidigo // a defect of the program, found when it starts
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -132,9 +138,18 @@ func (e *Endpoint) Commands() []CommandInfo {
 	defer e.mu.RUnlock()
 	list := make([]CommandInfo, 0, len(e.handlers))
 	for _, name := range slices.Sorted(maps.Keys(e.handlers)) {
-		list = append(list, CommandInfo{Name: name, Kind: e.handlers[name].kind, Doc: e.docs[name]})
+		list = append(list, e.commandInfo(e.handlers[name]))
 	}
 	return list
+}
+
+// commandInfo is called with mu held.
+func (e *Endpoint) commandInfo(en entry) CommandInfo {
+	info := CommandInfo{Name: en.name, Kind: en.kind, Doc: e.docs[en.name]}
+	if en.unary != nil {
+		info.Request, info.Reply, info.Example = en.unary.describe()
+	}
+	return info
 }
 
 // lookup finds the command that name, a slice of a read buffer, names.

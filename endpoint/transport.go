@@ -33,6 +33,7 @@ type transport struct {
 	readBy    moment // reads end here whatever Idle says; 0: no such bound
 	readName  string // the limit behind readBy; empty: none that is reported
 	readTime  time.Duration
+	readStep  int // bytes until readBy is renewed; 0: it never is
 	readArmed moment
 
 	writeArmed moment // of the writer
@@ -76,9 +77,29 @@ func newTransport(c net.Conn, limits *Limits) *transport {
 // boundReads makes reads end after d, with a *limitError if the bound has a
 // name and with errBound if it has none. A d of 0 or less takes the bound away.
 func (t *transport) boundReads(limit string, d time.Duration) {
-	t.readBy, t.readName, t.readTime = 0, limit, d
+	t.readBy, t.readName, t.readTime, t.readStep = 0, limit, d, 0
 	if d > 0 {
 		t.readBy = now() + int64(d)
+	}
+}
+
+// boundSteps is boundReads for data that may take longer: every step bytes must
+// come within d.
+func (t *transport) boundSteps(limit string, d time.Duration) {
+	t.boundReads(limit, d)
+	t.readStep = step
+}
+
+// renew counts n bytes read for boundSteps.
+func (t *transport) renew(n int) {
+	if t.readStep == 0 {
+		return
+	}
+	if t.readStep -= n; t.readStep <= 0 {
+		t.readStep = step
+		if t.readTime > 0 {
+			t.readBy = now() + int64(t.readTime)
+		}
 	}
 }
 
@@ -91,6 +112,7 @@ func (t *transport) Read(p []byte) (int, error) {
 		n, err := t.Conn.Read(p)
 		if n > 0 {
 			t.moved.Store(now())
+			t.renew(n)
 			return n, nil // an error, if any, comes again
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -162,14 +184,13 @@ func (t *transport) fail(limit string, after time.Duration, what string) error {
 	return e
 }
 
-// writeStep is how many bytes must move in each Limits.Progress.
-const writeStep = 64 << 10
+// step is how many bytes must move in each Limits.Progress.
+const step = 64 << 10
 
-// Write writes all of p; each writeStep of it has Limits.Progress to move.
+// Write writes all of p; each step of it has Limits.Progress to move.
 func (t *transport) Write(p []byte) (written int, err error) {
 	for {
-		step := p[written:min(len(p), written+writeStep)]
-		n, err := t.writeOne(step)
+		n, err := t.writeOne(p[written:min(len(p), written+step)])
 		written += n
 		if err != nil || written == len(p) {
 			return written, err

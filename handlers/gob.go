@@ -3,7 +3,6 @@ package handlers
 import (
 	"bufio"
 	"context"
-	"encoding/gob"
 
 	"gobnode/endpoint"
 	"gobnode/types"
@@ -16,10 +15,8 @@ import (
 // inside it. It answers nothing.
 func Gob(ctx context.Context, rw *bufio.ReadWriter) error {
 	var data types.ComplexData
-	// The decoder is given the bufio.Reader itself: around any other reader it
-	// reads ahead and swallows the next command.
-	if err := gob.NewDecoder(rw.Reader).Decode(&data); err != nil {
-		return errors.Wrap(err, "GOB data")
+	if err := endpoint.ReadGob(rw.Reader, &data, endpoint.Limits{}); err != nil {
+		return errors.WithMessage(err, "GOB data")
 	}
 	info := endpoint.InfoFrom(ctx)
 	info.Logger.InfoContext(ctx, "gob received", "peer", info.Peer.String(),

@@ -24,6 +24,14 @@ func Register(e *endpoint.Endpoint) {
 	e.Describe(types.PingCommand, "Answers PONG.")
 	e.AddHandleFunc(types.HelpCommand, Help(e))
 	e.Describe(types.HelpCommand, "Lists the commands, one a line.")
+	types.Sum.Handle(e, Sum)
+	e.Describe(string(types.Sum), "Adds numbers up.")
+	types.Reverse.Handle(e, Reverse)
+	e.Describe(string(types.Reverse), "Turns the nesting of a complex data struct inside out.")
+	types.List.Handle(e, List(e))
+	e.Describe(string(types.List), "Tells what commands there are, and their kinds.")
+	types.Describe.Handle(e, Describe(e))
+	e.Describe(string(types.Describe), "Tells all about one command: its Go types, a request as JSON, what it is for.")
 }
 
 // readLine reads one line and returns it without its LF or CRLF, valid until

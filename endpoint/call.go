@@ -1,0 +1,246 @@
+package endpoint
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"gobnode/internal/gobcodec"
+
+	"github.com/pkg/errors"
+)
+
+// errDead is why a Conn takes no more calls.
+var errDead = errors.New("the connection broke at an earlier call: open another")
+
+// call runs one call over c. Another call under way is waited for within ctx.
+// After any error but an ERR reply c is dead: what is still on its way belongs
+// to the failed call.
+func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
+	if err := ctx.Err(); err != nil {
+		return notSent(err)
+	}
+	if err := checkName(name); err != nil {
+		return notSent(err)
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return notSent(ctx.Err())
+	}
+	if c.dead {
+		return &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: errDead.Error(), cause: errDead}
+	}
+	buf := takeMessage()
+	defer dropMessage(buf)
+	request, err := x.appendRequest(append(append((*buf)[:0], name...), '\n'))
+	if err != nil {
+		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
+	}
+	*buf = request
+	if limit := c.limits.Message; limit >= 0 && len(request) > limit {
+		return refusal(ResourceExhausted, "a request of %d bytes, more than %d", len(request), limit)
+	}
+	if err := c.Flush(); err != nil {
+		c.dead = true
+		return notSent(err)
+	}
+	stop := c.bound(ctx)
+	sent, err := c.stream.Write(request)
+	var answer *Error
+	if err == nil {
+		answer, err = c.readReply(x, buf)
+	}
+	if !stop() && err == nil && answer == nil {
+		// The context ended while the reply was already whole; but the deadline
+		// may have been set since, and is not to be told from a user's.
+		c.dead = true
+	}
+	if err != nil {
+		c.dead = true
+		return c.broken(ctx, err, sent)
+	}
+	return answer
+}
+
+// bound makes reads and writes end when ctx does. stop takes that back; it
+// returns false if ctx has ended.
+func (c *Conn) bound(ctx context.Context) (stop func() bool) {
+	if ctx.Done() == nil {
+		return func() bool { return true }
+	}
+	after := context.AfterFunc(ctx, func() { _ = c.stream.SetDeadline(time.Unix(1, 0)) })
+	return after
+}
+
+// broken is the error of a call that failed on the connection. Nothing is known
+// of the run, unless nothing was sent.
+func (c *Conn) broken(ctx context.Context, err error, sent int) *Error {
+	e := &Error{Code: Unavailable, Message: "the connection broke: " + err.Error(), cause: err}
+	if sent == 0 {
+		e.Outcome = OutcomeNotRun
+	}
+	var own *Error
+	switch {
+	case ctx.Err() != nil:
+		e.Code, e.Message, e.cause = CodeOf(ctx.Err()), ctx.Err().Error(), ctx.Err()
+	case errors.As(err, &own):
+		e.Code, e.Message = own.Code, own.Message
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		e.Message = "the endpoint closed the connection before the reply was whole"
+	}
+	return e
+}
+
+// notSent is the error of a call of which nothing was sent.
+func notSent(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	code := CodeOf(err)
+	if code == Unknown {
+		code = Unavailable
+	}
+	return &Error{Code: code, Outcome: OutcomeNotRun, Message: err.Error(), cause: err}
+}
+
+// readReply reads OK and the reply into x, or an ERR line, which is the answer.
+// An error means that c is of no more use.
+func (c *Conn) readReply(x outgoing, buf *[]byte) (answer *Error, err error) {
+	line, err := c.readLine()
+	if err != nil {
+		return nil, err
+	}
+	if answer, ok := parseErrLine(string(line)); ok {
+		return answer, nil
+	}
+	if !bytes.Equal(line, []byte("OK")) {
+		return nil, Errorf(Internal, "the endpoint answered %s, which is no reply", quoteName(line))
+	}
+	if x.noReply() {
+		return nil, nil
+	}
+	data, err := gobcodec.ReadMessage(c.Reader, (*buf)[:0], c.limits.gob())
+	*buf = data
+	if err == nil {
+		_, err = x.decodeReply(data, c.limits.gob())
+	}
+	var bad *gobcodec.Error
+	var bound *gobcodec.BoundError
+	if errors.As(err, &bad) || errors.As(err, &bound) {
+		return nil, &Error{Code: badData(err).Code, Message: "the reply cannot be decoded: " + err.Error(), cause: err}
+	}
+	return nil, err
+}
+
+// call runs a command of e in this process. The values go through the codec, as
+// they would over a connection, and the handler gets a context of its own, which
+// has ctx's deadline and end but not its values.
+func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
+	e.init()
+	if err := ctx.Err(); err != nil {
+		return notSent(err)
+	}
+	en, ok := e.lookup([]byte(name))
+	if !ok {
+		return e.unknown([]byte(name))
+	}
+	if en.unary == nil {
+		return refusal(FailedPrecondition, "%s is a %s command: it cannot be called", quoteName(name), en.kind)
+	}
+	request, err := x.appendRequest(nil)
+	if err != nil {
+		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
+	}
+	c := newLocalCall(ctx, e, &en)
+	if !e.addLocal(c) {
+		c.cancel(ErrClosed)
+		return notSent(&Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: ErrClosed.Error(), cause: ErrClosed})
+	}
+	stop := context.AfterFunc(ctx, func() { c.cancel(context.Cause(ctx)) })
+	defer stop()
+	go c.run(request)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return &Error{Code: CodeOf(ctx.Err()), Message: ctx.Err().Error(), cause: ctx.Err()}
+	}
+	if c.answer != nil {
+		return c.answer
+	}
+	if _, err := x.decodeReply(c.reply, e.limits.gob()); err != nil {
+		return &Error{Code: badData(err).Code, Message: "the reply cannot be decoded: " + err.Error(), cause: err}
+	}
+	return nil
+}
+
+// A localCall is a call in process, on a goroutine of its own so that the
+// caller is back in time whatever the handler does.
+type localCall struct {
+	v      invocation
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	reply  []byte
+	answer *Error
+}
+
+func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c := &localCall{cancel: cancel, done: make(chan struct{})}
+	if deadline, ok := caller.Deadline(); ok {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, deadline)
+		c.cancel = func(cause error) { cancel(cause); stop() }
+	}
+	c.v = invocation{
+		e: e, en: en, call: en.unary.newCall(), charge: charge{from: &e.inFlight},
+		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger()}},
+		exited: func(answer *Error) { c.answer = answer },
+	}
+	return c
+}
+
+// run ends when the handler has returned.
+func (c *localCall) run(request []byte) {
+	defer func() { // deferred for runtime.Goexit in the handler
+		c.v.charge.release()
+		c.cancel(errEnded)
+		close(c.done)
+		c.v.e.removeLocal(c)
+	}()
+	if limit := c.v.e.limits.Message; limit >= 0 && len(request) > limit {
+		c.answer = refusal(ResourceExhausted, "a request of %d bytes, more than %d", len(request), limit)
+		return
+	}
+	c.answer = c.v.run(func() *Error { return c.v.decodeGob(request) })
+	if c.answer == errAborted {
+		c.answer = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: fmt.Sprintf("%s aborted", c.v.en.name)}
+	}
+	if c.answer == nil {
+		c.reply, c.answer = c.v.reply(nil, c.v.call.appendReply)
+	}
+}
+
+func (e *Endpoint) addLocal(c *localCall) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing.Load() {
+		return false
+	}
+	if e.locals == nil {
+		e.locals = make(map[*localCall]struct{})
+	}
+	e.locals[c] = struct{}{}
+	return true
+}
+
+func (e *Endpoint) removeLocal(c *localCall) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.locals, c)
+	e.checkEnded()
+}

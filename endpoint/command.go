@@ -1,0 +1,187 @@
+package endpoint
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"sync"
+
+	"gobnode/internal/gobcodec"
+
+	"github.com/pkg/errors"
+)
+
+// A Command is a typed command: a request to a reply. It is a constant that
+// both sides import, so that the compiler checks both:
+//
+//	const Sum endpoint.Command[SumRequest, SumReply] = "SUM"
+//
+// Request and reply travel as gobs. Fields match by name: a side may know
+// fields that the other does not. Types that reach an interface, a channel or a
+// function are refused. A pointer to a zero value arrives as nil.
+type Command[Req, Reply any] string
+
+// Handle registers f as the command on e, in place of an earlier command of its
+// name. f's context ends when the caller is known to have gone or its deadline
+// has passed. Its error reaches the caller as its code and text, with the
+// outcome failed.
+//
+// Handle panics, with the path of the field, if gob cannot carry a type.
+func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (Reply, error)) {
+	req, err := gobcodec.For[Req]()
+	if err == nil {
+		_, err = gobcodec.For[Reply]()
+	}
+	if err != nil {
+		panic("endpoint: command " + quoteName(c) + ": " + err.Error()) //nolint:forbidigo // a defect of the program, found when it starts
+	}
+	if f == nil {
+		panic("endpoint: nil function for command " + quoteName(c)) //nolint:forbidigo // a defect of the program, found when it starts
+	}
+	reply, _ := gobcodec.For[Reply]()
+	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{req: req, reply: reply, f: f}})
+	for _, w := range append(req.Warnings(), reply.Warnings()...) {
+		e.logger().Warn("gob loses a difference", "command", quoteName(c), "field", w)
+	}
+}
+
+// Call runs the command on to and returns its reply. The error is an *Error
+// with the outcome; see CodeOf and OutcomeOf. Call returns when ctx ends, if
+// not before.
+func (c Command[Req, Reply]) Call(ctx context.Context, to Caller, request Req) (Reply, error) {
+	call := &unaryCall[Req, Reply]{request: request}
+	var err error
+	if call.req, err = gobcodec.For[Req](); err == nil {
+		call.rep, err = gobcodec.For[Reply]()
+	}
+	if err != nil {
+		return call.reply, errors.WithStack(&Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Command: string(c), Message: err.Error(), cause: err})
+	}
+	if err := to.call(ctx, string(c), call); err != nil {
+		err.Command = string(c)
+		var zero Reply
+		return zero, errors.WithStack(err)
+	}
+	return call.reply, nil
+}
+
+// A Caller is what commands can be called on: a *Conn, one call at a time, or
+// an *Endpoint, in process.
+type Caller interface {
+	call(ctx context.Context, name string, x outgoing) *Error
+}
+
+// unary is a unaryCommand without its types.
+type unary interface {
+	newCall() incoming
+	describe() (request, reply, example string)
+}
+
+// incoming is the handler's side of a unary call.
+type incoming interface {
+	noRequest() bool // the request is an empty struct
+	decodeRequest(src []byte, limits gobcodec.Limits) (int, error)
+	decodeRequestJSON(src []byte, limit int) error
+	requestJSONCost(src []byte) int64
+	run(ctx context.Context) error
+	appendReply(dst []byte) ([]byte, error)
+	appendReplyJSON(dst []byte) ([]byte, error)
+}
+
+// outgoing is the caller's side of a unary call.
+type outgoing interface {
+	appendRequest(dst []byte) ([]byte, error)
+	noReply() bool // the reply is an empty struct
+	decodeReply(src []byte, limits gobcodec.Limits) (int, error)
+}
+
+type unaryCommand[Req, Reply any] struct {
+	req   *gobcodec.Codec[Req]
+	reply *gobcodec.Codec[Reply]
+	f     func(context.Context, Req) (Reply, error)
+
+	described    sync.Once
+	descriptions [3]string
+}
+
+func (u *unaryCommand[Req, Reply]) newCall() incoming {
+	return &unaryCall[Req, Reply]{req: u.req, rep: u.reply, f: u.f}
+}
+
+func (u *unaryCommand[Req, Reply]) describe() (request, reply, example string) {
+	u.described.Do(func() {
+		u.descriptions = [3]string{goText[Req](), goText[Reply](), jsonExample[Req]()}
+	})
+	return u.descriptions[0], u.descriptions[1], u.descriptions[2]
+}
+
+// A unaryCall holds both values of one call, for either side.
+type unaryCall[Req, Reply any] struct {
+	req     *gobcodec.Codec[Req]
+	rep     *gobcodec.Codec[Reply]
+	f       func(context.Context, Req) (Reply, error) // of the handler's side
+	request Req
+	reply   Reply
+}
+
+func (c *unaryCall[Req, Reply]) noRequest() bool { return c.req.Empty() }
+func (c *unaryCall[Req, Reply]) noReply() bool   { return c.rep.Empty() }
+
+func (c *unaryCall[Req, Reply]) run(ctx context.Context) (err error) {
+	c.reply, err = c.f(ctx, c.request)
+	return err
+}
+
+func (c *unaryCall[Req, Reply]) appendRequest(dst []byte) ([]byte, error) {
+	return c.req.Append(dst, &c.request)
+}
+
+func (c *unaryCall[Req, Reply]) appendReply(dst []byte) ([]byte, error) {
+	return c.rep.Append(dst, &c.reply)
+}
+
+func (c *unaryCall[Req, Reply]) decodeRequest(src []byte, limits gobcodec.Limits) (int, error) {
+	var zero Req // what a first try with a lower limit left behind
+	c.request = zero
+	return c.req.Decode(src, &c.request, limits)
+}
+
+func (c *unaryCall[Req, Reply]) decodeReply(src []byte, limits gobcodec.Limits) (int, error) {
+	return c.rep.Decode(src, &c.reply, limits)
+}
+
+// requestJSONCost is the most that decoding src can allocate: every separator
+// and bracket may stand for one more of the largest element that the type
+// reaches, and the bytes are kept once. 8 KB of brackets can cost 600 MB.
+func (c *unaryCall[Req, Reply]) requestJSONCost(src []byte) int64 {
+	n := 1
+	for _, b := range src {
+		if strings.IndexByte(",:[{", b) >= 0 {
+			n++
+		}
+	}
+	return int64(n)*int64(c.req.Largest()) + int64(len(src))
+}
+
+// decodeRequestJSON decodes exactly one value.
+func (c *unaryCall[Req, Reply]) decodeRequestJSON(src []byte, limit int) error {
+	if cost := c.requestJSONCost(src); limit >= 0 && cost > int64(limit) {
+		return errors.Errorf("JSON that may take %d bytes decoded, more than %d", cost, limit)
+	}
+	d := json.NewDecoder(bytes.NewReader(src))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c.request); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("data behind the JSON value")
+	}
+	return nil
+}
+
+func (c *unaryCall[Req, Reply]) appendReplyJSON(dst []byte) ([]byte, error) {
+	b, err := json.Marshal(&c.reply)
+	return append(dst, b...), err
+}

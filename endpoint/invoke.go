@@ -1,0 +1,158 @@
+package endpoint
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"gobnode/internal/gobcodec"
+
+	"github.com/pkg/errors"
+)
+
+// An invocation is one unary call on its way to a handler, however it came.
+type invocation struct {
+	e      *Endpoint
+	en     *entry
+	ctx    *callContext
+	call   incoming
+	charge charge
+	exited func(*Error) // told of runtime.Goexit in the handler, if not nil
+}
+
+// errAborted stands for ErrAbort: nothing is answered.
+var errAborted = &Error{Code: Aborted, Message: ErrAbort.Error()}
+
+// run runs the interceptors and, inside of them, decode and the handler. Its
+// error says what to answer.
+func (v *invocation) run(decode func() *Error) (answer *Error) {
+	entered := false
+	last := func(ctx context.Context) error {
+		if err := decode(); err != nil {
+			return err
+		}
+		entered = true
+		return v.call.run(ctx)
+	}
+	panicked := false
+	err := protect(func() error {
+		return intercept(v.ctx, v.e.Interceptors, &v.ctx.info, last)
+	}, func(err error) {
+		panicked = true
+		answer = v.failed(err, entered, true)
+		if v.exited != nil {
+			v.exited(answer)
+		}
+	})
+	switch {
+	case panicked:
+		return answer
+	case err == nil && !entered:
+		return v.failed(errors.New("an interceptor returned nil without having called next"), false, true)
+	case err == nil:
+		return nil
+	}
+	return v.failed(err, entered, false)
+}
+
+// failed makes the answer of err. What is a defect rather than an answer is
+// logged with its stack, and answered without details but an id.
+func (v *invocation) failed(err error, entered, defect bool) *Error {
+	outcome := OutcomeNotRun
+	if entered {
+		outcome = OutcomeFailed
+	}
+	if defect && errors.Is(err, ErrAbort) {
+		return errAborted
+	}
+	if defect {
+		id := incident()
+		v.ctx.info.Logger.LogAttrs(v.ctx, slog.LevelError, "command panicked", slog.String("command", quoteName(v.en.name)), slog.String("incident", id),
+			slog.String("error", err.Error()), slog.String("peer", v.ctx.info.Peer.String()), slog.String("stack", fmt.Sprintf("%+v", err)))
+		return &Error{Code: Internal, Outcome: outcome, Message: "internal error; the log of the answering side has it as incident " + id}
+	}
+	return &Error{Code: CodeOf(err), Outcome: outcome, Message: errText(err), cause: err}
+}
+
+// errText is the text that travels. That of an *Error is its message, since
+// code and outcome travel beside it.
+func errText(err error) string {
+	var e *Error
+	if errors.As(err, &e) && err.Error() == e.Error() {
+		return e.Message
+	}
+	return err.Error()
+}
+
+// firstAllowance is how many bytes a message is expected to decode to per byte
+// on the wire. Most take less; one that takes more is charged the whole of
+// Limits.Decoded and decoded anew. Without this, a hundred small calls at a
+// time would each have to be charged Limits.Decoded while they decode.
+const firstAllowance = 32
+
+// decodeGob decodes a request whose bytes are charged for already.
+func (v *invocation) decodeGob(src []byte) *Error {
+	limits, wire := v.e.limits.gob(), int64(len(src))
+	whole := limits.Decoded
+	if first := leastCharge + firstAllowance*len(src); whole < 0 || first < whole {
+		limits.Decoded = first
+	}
+	for {
+		if limits.Decoded >= 0 {
+			if err := v.charge.hold(wire + int64(limits.Decoded)); err != nil {
+				return err
+			}
+		}
+		n, err := v.call.decodeRequest(src, limits)
+		if err == nil {
+			return v.charge.hold(wire + int64(n))
+		}
+		var bound *gobcodec.BoundError
+		if errors.As(err, &bound) && bound.Bound == gobcodec.BoundDecoded && limits.Decoded != whole {
+			limits.Decoded = whole
+			continue
+		}
+		return badData(err)
+	}
+}
+
+// decodeJSON decodes a request that was typed by hand.
+func (v *invocation) decodeJSON(src []byte) *Error {
+	if v.e.limits.Decoded < 0 || v.call.requestJSONCost(src) <= int64(v.e.limits.Decoded) {
+		if err := v.charge.hold(v.call.requestJSONCost(src)); err != nil {
+			return err
+		}
+	}
+	if err := v.call.decodeRequestJSON(src, v.e.limits.Decoded); err != nil {
+		return refusal(InvalidArgument, "%s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// badData is the answer to data that cannot be decoded: too much of it, or
+// wrong.
+func badData(err error) *Error {
+	code := InvalidArgument
+	var bound *gobcodec.BoundError
+	if errors.As(err, &bound) {
+		code = ResourceExhausted
+	}
+	return &Error{Code: code, Outcome: OutcomeNotRun, Message: err.Error(), cause: err}
+}
+
+// reply encodes the reply behind dst, by encode, and checks its size.
+func (v *invocation) reply(dst []byte, encode func([]byte) ([]byte, error)) ([]byte, *Error) {
+	var out []byte
+	err := protect(func() (err error) {
+		out, err = encode(dst)
+		return err
+	}, nil)
+	if err != nil {
+		return dst, &Error{Code: Internal, Outcome: OutcomeFailed, Message: "the reply cannot be encoded: " + err.Error(), cause: err}
+	}
+	if limit := v.e.limits.Message; limit >= 0 && len(out)-len(dst) > limit {
+		return dst, &Error{Code: ResourceExhausted, Outcome: OutcomeFailed, Message: fmt.Sprintf("a reply of %d bytes, more than %d", len(out)-len(dst), limit)}
+	}
+	return out, nil
+}

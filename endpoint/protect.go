@@ -1,0 +1,48 @@
+package endpoint
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/pkg/errors"
+)
+
+// protect calls f, which is a user's. A panic in f becomes the error, with its
+// stack. panicked, if not nil, is told of it as well, which is the only way to
+// learn of runtime.Goexit: the goroutine is ending then, and protect does not
+// return.
+func protect(f func() error, panicked func(error)) (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		v := recover()
+		if e, ok := v.(error); ok && errors.Is(e, ErrAbort) {
+			err = ErrAbort
+		} else if v == nil {
+			err = errors.New("the handler called runtime.Goexit")
+		} else {
+			err = errors.Errorf("panic: %v", v)
+		}
+		if panicked != nil {
+			panicked(err)
+		}
+	}()
+	err = f()
+	returned = true
+	return err
+}
+
+// withStack gives err a stack, unless it has one of its own.
+func withStack(err error) error {
+	var has interface{ StackTrace() errors.StackTrace }
+	if errors.As(err, &has) {
+		return err
+	}
+	return errors.WithStack(err)
+}
+
+// incident returns an id by which an answer without details can be found in the
+// log.
+func incident() string { return fmt.Sprintf("%08x", rand.Uint32()) }

@@ -1,0 +1,283 @@
+package gobcodec
+
+import (
+	"math"
+	"unsafe"
+)
+
+// ptr points to a value of a type that only the goType beside it knows.
+type ptr = unsafe.Pointer
+
+// sliceHeader is the memory of a slice of any type.
+type sliceHeader struct {
+	data     ptr
+	len, cap int
+}
+
+// An encoder appends one value. After an error it may go on appending; the result is thrown away.
+type encoder struct {
+	trail
+	depth int
+}
+
+func (e *encoder) fail(err error) {
+	if e.err == nil {
+		e.err = err
+	}
+}
+
+// enter counts a level. The limit is the decoder's, so that what was encoded can be decoded; and without one a value with a
+// cycle of pointers would never end.
+func (e *encoder) enter() bool {
+	e.depth++
+	if e.depth > maxDepth {
+		e.fail(&BoundError{Bound: BoundDepth, Figure: uint64(e.depth), Limit: maxDepth})
+	}
+	return e.err == nil
+}
+
+// structure appends the fields that are not zero, each behind the difference of its number to the one before, and a 0.
+func (e *encoder) structure(b []byte, t *goType, p ptr) []byte {
+	if !e.enter() {
+		return b
+	}
+	last := -1
+	for i := range t.fields {
+		f := &t.fields[i]
+		fp := unsafe.Add(p, f.offset)
+		switch f.kind {
+		case kindBool:
+			if *(*bool)(fp) {
+				b = append(appendUint(b, uint64(f.number-last)), 1)
+				last = f.number
+			}
+		case kindInt64:
+			if v := *(*int64)(fp); v != 0 {
+				b = appendInt(appendUint(b, uint64(f.number-last)), v)
+				last = f.number
+			}
+		case kindFloat64:
+			if v := *(*float64)(fp); v != 0 {
+				b = appendFloat(appendUint(b, uint64(f.number-last)), v)
+				last = f.number
+			}
+		case kindString:
+			if v := *(*string)(fp); v != "" {
+				b = appendUint(appendUint(b, uint64(f.number-last)), uint64(len(v)))
+				b = append(b, v...)
+				last = f.number
+			}
+		default:
+			ft, fp := f.t, fp
+			for ft.kind == kindPointer && fp != nil {
+				ft, fp = ft.elem, *(*ptr)(fp)
+			}
+			// A type that encodes itself is asked whether it is zero only where it stands itself, not behind a pointer.
+			if fp == nil || omitted(ft, fp, f.kind == kindPointer) {
+				continue
+			}
+			b = e.value(appendUint(b, uint64(f.number-last)), ft, fp)
+			last = f.number
+			if e.err != nil {
+				e.at(fieldSegment(f.name))
+				return b
+			}
+		}
+	}
+	e.depth--
+	return append(b, 0)
+}
+
+// omitted reports whether a field's value is left out. Structs and arrays never are; an empty map is sent, a nil one not.
+func omitted(t *goType, p ptr, pointed bool) bool {
+	switch t.kind {
+	case kindBool, kindInt8, kindUint8:
+		return *(*uint8)(p) == 0
+	case kindInt16, kindUint16:
+		return *(*uint16)(p) == 0
+	case kindInt32, kindUint32:
+		return *(*uint32)(p) == 0
+	case kindInt64, kindUint64:
+		return *(*uint64)(p) == 0
+	case kindFloat32:
+		return *(*float32)(p) == 0 // true of -0 as well
+	case kindFloat64:
+		return *(*float64)(p) == 0
+	case kindComplex64:
+		return *(*complex64)(p) == 0
+	case kindComplex128:
+		return *(*complex128)(p) == 0
+	case kindString:
+		return *(*string)(p) == ""
+	case kindBytes, kindSlice:
+		return (*sliceHeader)(p).len == 0
+	case kindMap:
+		return *(*ptr)(p) == nil
+	case kindSelf:
+		return !pointed && t.zero(p)
+	}
+	return false
+}
+
+// value appends a value, zero or not.
+func (e *encoder) value(b []byte, t *goType, p ptr) []byte {
+	switch t.kind {
+	case kindStruct:
+		return e.structure(b, t, p)
+	case kindSlice:
+		h := *(*sliceHeader)(p)
+		return e.elements(appendUint(b, uint64(h.len)), t, h.data, h.len)
+	case kindArray:
+		return e.elements(appendUint(b, uint64(t.length)), t, p, t.length)
+	case kindMap:
+		return e.mapping(b, t, p)
+	case kindPointer:
+		p = *(*ptr)(p)
+		if p == nil && t.elem.kind != kindSelf {
+			e.fail(&Error{Reason: "nil pointer where gob needs a value"})
+			return b
+		}
+		return e.value(b, t.elem, p)
+	case kindSelf:
+		data, err := t.marshal(p)
+		if err != nil {
+			e.fail(&Error{Reason: "encoding itself", Err: err})
+		}
+		return append(appendUint(b, uint64(len(data))), data...)
+	default:
+		return appendScalar(b, t.kind, p)
+	}
+}
+
+// appendScalar is apart from value so that p does not escape to the heap: the loops over maps pass variables of their own.
+func appendScalar(b []byte, k kind, p ptr) []byte {
+	switch k {
+	case kindBool:
+		return append(b, *(*byte)(p))
+	case kindInt8:
+		return appendInt(b, int64(*(*int8)(p)))
+	case kindInt16:
+		return appendInt(b, int64(*(*int16)(p)))
+	case kindInt32:
+		return appendInt(b, int64(*(*int32)(p)))
+	case kindInt64:
+		return appendInt(b, *(*int64)(p))
+	case kindUint8:
+		return appendUint(b, uint64(*(*uint8)(p)))
+	case kindUint16:
+		return appendUint(b, uint64(*(*uint16)(p)))
+	case kindUint32:
+		return appendUint(b, uint64(*(*uint32)(p)))
+	case kindUint64:
+		return appendUint(b, *(*uint64)(p))
+	case kindFloat32:
+		return appendFloat(b, float64(*(*float32)(p)))
+	case kindFloat64:
+		return appendFloat(b, *(*float64)(p))
+	case kindComplex64:
+		c := *(*complex64)(p)
+		return appendFloat(appendFloat(b, float64(real(c))), float64(imag(c)))
+	case kindComplex128:
+		c := *(*complex128)(p)
+		return appendFloat(appendFloat(b, real(c)), imag(c))
+	case kindString:
+		s := *(*string)(p)
+		return append(appendUint(b, uint64(len(s))), s...)
+	case kindBytes:
+		s := *(*[]byte)(p)
+		return append(appendUint(b, uint64(len(s))), s...)
+	}
+	return b
+}
+
+// elements appends the n elements that begin at p.
+func (e *encoder) elements(b []byte, t *goType, p ptr, n int) []byte {
+	et := t.elem
+	switch {
+	case et.kind == kindFloat64:
+		for _, f := range unsafe.Slice((*float64)(p), n) {
+			b = appendFloat(b, f)
+		}
+		return b
+	case et.kind == kindInt64:
+		for _, i := range unsafe.Slice((*int64)(p), n) {
+			b = appendInt(b, i)
+		}
+		return b
+	case et.kind == kindString:
+		for _, s := range unsafe.Slice((*string)(p), n) {
+			b = append(appendUint(b, uint64(len(s))), s...)
+		}
+		return b
+	case et.kind.scalar():
+		for i := range n {
+			b = appendScalar(b, et.kind, unsafe.Add(p, uintptr(i)*et.size))
+		}
+		return b
+	}
+	if !e.enter() {
+		return b
+	}
+	for i := range n {
+		// From the base each time: a pointer that is moved along would end one past the last element, which the garbage
+		// collector takes for one into the next object.
+		ep := unsafe.Add(p, uintptr(i)*et.size)
+		if et.kind == kindStruct {
+			b = e.structure(b, et, ep)
+		} else {
+			b = e.value(b, et, ep)
+		}
+		if e.err != nil {
+			e.at("[]")
+			return b
+		}
+	}
+	e.depth--
+	return b
+}
+
+// reserved is the room left for the length of the value message: enough for 64 KiB, so that hardly any message is moved.
+const reserved = 3
+
+// append writes a self-contained gob of the value at p behind b.
+func (pr *program) append(b []byte, p ptr) ([]byte, error) {
+	var e encoder
+	t := pr.root
+	for ; t.kind == kindPointer && p != nil; t = t.elem {
+		p = *(*ptr)(p)
+	}
+	if p == nil {
+		return b, &Error{Path: pr.name, Reason: "nil pointer where gob needs a value"}
+	}
+	if pr.empty {
+		return b, nil
+	}
+	before := len(b)
+	b = append(b, pr.definitions...)
+	start := len(b)
+	b = append(b, 0, 0, 0)
+	b = appendInt(b, pr.id)
+	if t.kind == kindStruct {
+		b = e.structure(b, t, p)
+	} else {
+		b = e.value(append(b, 0), t, p)
+	}
+	if e.err != nil {
+		return b[:before], e.finish(pr.name)
+	}
+	size := len(b) - start - reserved
+	if uint64(size) >= math.MaxInt32 { // 1 GiB less than what encoding/gob refuses on 64 bits, and all that an int holds on 32
+		return b[:before], &BoundError{Bound: BoundMessage, Figure: uint64(size), Limit: math.MaxInt32, Path: pr.name}
+	}
+	var length [maxUint]byte
+	l := appendUint(length[:0], uint64(size))
+	switch {
+	case len(l) < reserved:
+		b = b[:start+len(l)+copy(b[start+len(l):], b[start+reserved:])]
+	case len(l) > reserved:
+		b = append(b, l[reserved:]...)
+		copy(b[start+len(l):], b[start+reserved:start+reserved+size])
+	}
+	copy(b[start:], l)
+	return b, nil
+}

@@ -1,0 +1,105 @@
+package gobcodec
+
+import (
+	"math/bits"
+	"reflect"
+)
+
+// A kind selects the code for a value. int, uint and uintptr are the kind of their size.
+type kind uint8
+
+const (
+	kindNone kind = iota
+	kindBool
+	kindInt8
+	kindInt16
+	kindInt32
+	kindInt64
+	kindUint8
+	kindUint16
+	kindUint32
+	kindUint64
+	kindFloat32
+	kindFloat64
+	kindComplex64
+	kindComplex128
+	kindString
+	kindBytes
+	kindSlice
+	kindArray
+	kindMap
+	kindStruct
+	kindPointer
+	kindSelf // encodes itself
+
+	// Only in the plans of the decoder:
+	kindPromoted // reached through an embedded pointer, which may have to be set first
+	skipUint     // what the receiver lacks, by its form on the wire
+	skipTwoUints
+	skipBytes
+	skipSlice
+	skipArray
+	skipMap
+	skipStruct
+)
+
+// scalar reports whether values of the kind are read and written without recursion and without a look at their type.
+func (k kind) scalar() bool { return k >= kindBool && k <= kindBytes }
+
+func kindOf(t reflect.Type) kind {
+	switch t.Kind() { //nolint:exhaustive // the rest cannot be sent
+	case reflect.Bool:
+		return kindBool
+	case reflect.Int8:
+		return kindInt8
+	case reflect.Int16:
+		return kindInt16
+	case reflect.Int32:
+		return kindInt32
+	case reflect.Int64:
+		return kindInt64
+	case reflect.Int:
+		return bySize(kindInt32, kindInt64)
+	case reflect.Uint8:
+		return kindUint8
+	case reflect.Uint16:
+		return kindUint16
+	case reflect.Uint32:
+		return kindUint32
+	case reflect.Uint64:
+		return kindUint64
+	case reflect.Uint, reflect.Uintptr:
+		return bySize(kindUint32, kindUint64)
+	case reflect.Float32:
+		return kindFloat32
+	case reflect.Float64:
+		return kindFloat64
+	case reflect.Complex64:
+		return kindComplex64
+	case reflect.Complex128:
+		return kindComplex128
+	case reflect.String:
+		return kindString
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return kindBytes
+		}
+		return kindSlice
+	case reflect.Array:
+		return kindArray
+	case reflect.Map:
+		return kindMap
+	case reflect.Struct:
+		return kindStruct
+	case reflect.Pointer:
+		return kindPointer
+	}
+	return kindNone
+}
+
+func bySize(short, long kind) kind {
+	if bits.UintSize == 32 {
+		return short
+	}
+	return long
+}
