@@ -324,7 +324,9 @@ func (c *lineConn) readLine() (name []byte, lineEnd int64, inline bool, err erro
 			bounded = true
 			c.t.boundReads("Progress", c.e.limits.Progress)
 		}
-		if err := c.more(len(p)); err != nil {
+		if err := c.more(len(p)); errors.Is(err, io.EOF) && len(bytes.TrimRight(p, " \r")) > 0 {
+			return nil, 0, false, refusal(InvalidArgument, "the connection ended within a command line: end it with a newline")
+		} else if err != nil {
 			return nil, 0, false, err
 		}
 	}
