@@ -35,6 +35,7 @@ type transport struct {
 	readTime  time.Duration
 	readStep  int // bytes until readBy is renewed; 0: it never is
 	readArmed moment
+	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
 
 	writeArmed moment // of the writer
 }
@@ -112,6 +113,7 @@ func (t *transport) Read(p []byte) (int, error) {
 		n, err := t.Conn.Read(p)
 		if n > 0 {
 			t.moved.Store(now())
+			t.waiting = 0
 			t.renew(n)
 			return n, nil // an error, if any, comes again
 		}
@@ -131,6 +133,7 @@ func (t *transport) waitRead(f func(fd uintptr) bool) error {
 		err := t.raw.Read(f)
 		if err == nil {
 			t.moved.Store(now())
+			t.waiting = 0
 			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -140,11 +143,18 @@ func (t *transport) waitRead(f func(fd uintptr) bool) error {
 }
 
 // armRead sees to a deadline for a read that began at start. It fails when the
-// time is up.
+// time is up, and ever after, so that no reader waits longer by reading again.
 func (t *transport) armRead(start moment, again bool) error {
+	if l := t.broken.Load(); l != nil {
+		return l
+	}
+	since := start
+	if t.waiting != 0 {
+		since = t.waiting
+	}
 	at, name, after, what := never, "", time.Duration(0), ""
 	if t.limits.Idle > 0 {
-		at = max(start, t.moved.Load()) + int64(t.limits.Idle)
+		at = max(since, t.moved.Load()) + int64(t.limits.Idle)
 		name, after, what = "Idle", t.limits.Idle, "no byte either way"
 	}
 	if t.readBy != 0 && t.readBy <= at {
@@ -156,6 +166,7 @@ func (t *transport) armRead(start moment, again bool) error {
 	}
 	if at <= current {
 		if name == "" {
+			t.waiting = since
 			return errBound
 		}
 		return t.fail(name, after, what)
