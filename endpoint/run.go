@@ -107,7 +107,11 @@ func (c *lineConn) linger() {
 	if half, ok := c.peer.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	c.t.boundReads("", lingerTime)
+	d := lingerTime
+	if idle := c.e.limits.Idle; idle > 0 {
+		d = min(d, idle) // the end of the linger is not to be logged as a limit
+	}
+	c.t.boundReads("", d)
 	_, _ = io.CopyN(io.Discard, c.t, lingerBytes)
 }
 
