@@ -88,7 +88,11 @@ func (c *lineConn) guard(f func() error) error {
 // refuse tells the peer why the connection ends.
 func (c *lineConn) refuse(e *Error) {
 	if !c.turnedAway {
-		c.e.logger().Info("refused", "code", e.Code.String(), "why", e.Message, "peer", c.peer.String())
+		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", c.peer.String()}
+		if errors.Is(e, errLongLine) {
+			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
+		}
+		c.e.logger().Info("refused", attrs...)
 	}
 	_, _ = c.stream.Write(appendErrLine(nil, e))
 	c.linger()
