@@ -37,7 +37,10 @@ type transport struct {
 	readArmed moment
 	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
 
-	writeArmed moment // of the writer
+	// Of the writer:
+	writeArmed  moment
+	writeWaited time.Duration // for the peer to take the current step
+	writeMoved  int           // bytes of the current step
 }
 
 // A moment is a time on the monotonic clock, in nanoseconds since epoch.
@@ -201,7 +204,7 @@ const step = 64 << 10
 // Write writes all of p; each step of it has Limits.Progress to move.
 func (t *transport) Write(p []byte) (written int, err error) {
 	for {
-		n, err := t.writeOne(p[written:min(len(p), written+step)])
+		n, err := t.writeOne(p[written:min(len(p), written+step-t.writeMoved)])
 		written += n
 		if err != nil || written == len(p) {
 			return written, err
@@ -209,9 +212,13 @@ func (t *transport) Write(p []byte) (written int, err error) {
 	}
 }
 
+// writeOne writes p, which is at most what is left of the step. Writes that
+// together are less than a step share its time, so that it makes no difference
+// to a slow peer in what portions a handler writes.
 func (t *transport) writeOne(p []byte) (written int, err error) {
-	for start, again := now(), false; ; again = true {
-		if err := t.armWrite(start, again); err != nil {
+	start := now()
+	for current := start; ; current = now() {
+		if err := t.armWrite(start-int64(t.writeWaited), current); err != nil {
 			return written, err
 		}
 		n, err := t.Conn.Write(p[written:])
@@ -220,18 +227,30 @@ func (t *transport) writeOne(p []byte) (written int, err error) {
 			t.moved.Store(now())
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.countWrite(written, time.Duration(t.moved.Load()-start))
 			return written, err
 		}
 	}
 }
 
-func (t *transport) armWrite(start moment, again bool) error {
+// slowWrite is from when on a write counts as one that waited for the peer. A
+// write that finds room takes some 10 us; what the scheduler of a busy machine adds
+// is not the peer's fault, and thousands of small writes may add up to a step.
+const slowWrite = 100 * time.Millisecond
+
+// countWrite counts a write of n bytes that took d.
+func (t *transport) countWrite(n int, d time.Duration) {
+	if t.writeMoved += n; t.writeMoved >= step {
+		t.writeMoved, t.writeWaited = 0, 0
+	} else if d >= slowWrite {
+		t.writeWaited += d
+	}
+}
+
+// armWrite sees to a deadline for a step that began at start.
+func (t *transport) armWrite(start, current moment) error {
 	if t.limits.Progress <= 0 {
 		return nil
-	}
-	current := start
-	if again {
-		current = now()
 	}
 	at := start + int64(t.limits.Progress)
 	if at <= current {
