@@ -20,6 +20,7 @@ func (c *lineConn) command(en *entry) bool {
 	c.running = en.name
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
+	defer ctx.end()
 	if chain := c.e.Interceptors; len(chain) == 0 {
 		c.handle(ctx, en)
 	} else if !c.handleInside(ctx, chain, en) {
