@@ -21,7 +21,7 @@ func protect(f func() error, panicked func(error)) (err error) {
 		if e, ok := v.(error); ok && errors.Is(usable(e), ErrAbort) {
 			err = ErrAbort
 		} else if v == nil {
-			err = errors.New("the handler called runtime.Goexit")
+			err = errors.New("runtime.Goexit was called")
 		} else {
 			err = errors.Errorf("panic: %v", v)
 		}

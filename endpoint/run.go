@@ -175,6 +175,10 @@ func (c *lineConn) report() {
 	if gone(c.failure) && !c.panicked {
 		level = slog.LevelInfo
 	}
-	log.Log(c.ctx, level, "connection closed: command failed", "command", quoteName(c.running), "error", c.failure.Error(),
-		"peer", c.peer.String(), "stack", fmt.Sprintf("%+v", c.failure))
+	attrs := []any{"error", c.failure.Error(), "peer", c.peer.String(), "stack", fmt.Sprintf("%+v", c.failure)}
+	if c.running == "" {
+		log.Log(c.ctx, level, "connection closed: ConnContext or a callback of TLS failed", attrs...)
+		return
+	}
+	log.Log(c.ctx, level, "connection closed: command failed", append(attrs, "command", quoteName(c.running))...)
 }
