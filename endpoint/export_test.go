@@ -45,7 +45,7 @@ func BuffersMade(e *Endpoint, count func()) {
 func ParseName(p []byte) (name []byte, n int, inline bool, refused *Error) { return parseName(p) }
 
 // AppendErrLine and ParseErrLine are the two sides of an ERR line.
-func AppendErrLine(dst []byte, e *Error) []byte   { return appendErrLine(dst, e) }
+func AppendErrLine(dst []byte, e *Error) []byte    { return appendErrLine(dst, e) }
 func ParseErrLine(line string) (e *Error, ok bool) { return parseErrLine(line) }
 
 // Near is the table's search for a similar name.
