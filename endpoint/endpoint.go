@@ -55,7 +55,7 @@ type Endpoint struct {
 	mu         sync.RWMutex // guards following
 	handlers   map[string]*entry
 	docs       map[string]string
-	listeners  []net.Listener
+	listeners  []*net.Listener // pointers, because not every listener can be compared
 	conns      map[*lineConn]struct{}
 	locals     map[*localCall]struct{}
 	turnedAway int       // those of conns that are over Limits.Connections
@@ -106,11 +106,11 @@ func (e *Endpoint) Listen(addr string) error {
 // pause of 5 ms that doubles up to 1 s. The error is never nil.
 func (e *Endpoint) Serve(l net.Listener) error {
 	e.init()
-	if !e.addListener(l) {
+	if !e.addListener(&l) {
 		_ = l.Close()
 		return ErrClosed
 	}
-	defer e.removeListener(l)
+	defer e.removeListener(&l)
 	for pause := time.Duration(0); ; {
 		c, err := l.Accept()
 		switch {
@@ -244,7 +244,7 @@ func (e *Endpoint) remove(c *lineConn) {
 	e.checkEnded()
 }
 
-func (e *Endpoint) addListener(l net.Listener) bool {
+func (e *Endpoint) addListener(l *net.Listener) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing.Load() {
@@ -255,11 +255,11 @@ func (e *Endpoint) addListener(l net.Listener) bool {
 	return true
 }
 
-func (e *Endpoint) removeListener(l net.Listener) {
-	_ = l.Close()
+func (e *Endpoint) removeListener(l *net.Listener) {
+	_ = (*l).Close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.listeners = slices.DeleteFunc(e.listeners, func(other net.Listener) bool { return other == l })
+	e.listeners = slices.DeleteFunc(e.listeners, func(other *net.Listener) bool { return other == l })
 	e.accepting--
 	e.checkEnded()
 }
@@ -284,5 +284,5 @@ func (e *Endpoint) Addr() net.Addr {
 	if len(e.listeners) == 0 {
 		return nil
 	}
-	return e.listeners[0].Addr()
+	return (*e.listeners[0]).Addr()
 }

@@ -140,6 +140,9 @@ func CodeOf(err error) Code {
 	}
 	var e *Error
 	if errors.As(err, &e) {
+		if e == nil {
+			return Unknown
+		}
 		return e.Code
 	}
 	var c Code
@@ -157,7 +160,7 @@ func CodeOf(err error) Code {
 // OutcomeOf returns the outcome of the *Error inside err, or OutcomeUnknown.
 func OutcomeOf(err error) Outcome {
 	var e *Error
-	if errors.As(err, &e) {
+	if errors.As(err, &e) && e != nil {
 		return e.Outcome
 	}
 	return OutcomeUnknown

@@ -54,9 +54,10 @@ const (
 )
 
 var (
-	errAgain = errors.New("nothing to read yet")
-	errCut   = errors.New("connection cut by the endpoint's end")
-	errEnded = errors.New("the connection ended")
+	errAgain    = errors.New("nothing to read yet")
+	errLongLine = errors.New("a command line longer than Limits.Line")
+	errCut      = errors.New("connection cut by the endpoint's end")
+	errEnded    = errors.New("the connection ended")
 )
 
 const (
@@ -317,13 +318,17 @@ func (c *lineConn) readLine() (name []byte, lineEnd int64, inline bool, err erro
 			_, err = c.b.r.Discard(n)
 			return name, lineEnd, inline, err
 		} else if whole || len(p) >= limit {
-			return nil, 0, false, refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
+			refused = refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
+			refused.cause = errLongLine
+			return nil, 0, false, refused
 		}
 		if !bounded {
 			bounded = true
 			c.t.boundReads("Progress", c.e.limits.Progress)
 		}
-		if err := c.more(len(p)); err != nil {
+		if err := c.more(len(p)); errors.Is(err, io.EOF) && len(bytes.TrimRight(p, " \r")) > 0 {
+			return nil, 0, false, refusal(InvalidArgument, "the connection ended within a command line: end it with a newline")
+		} else if err != nil {
 			return nil, 0, false, err
 		}
 	}

@@ -8,7 +8,8 @@ import "bytes"
 // that data follows on the same line. An empty name is a blank line.
 //
 // A name that cannot become one is refused at its first bad byte, without
-// waiting for the line's end: a TLS hello has none.
+// waiting for the line's end: a TLS hello has none. The answer tells of no byte
+// behind that one, so that it does not depend on how the bytes were cut.
 func parseName(p []byte) (name []byte, n int, inline bool, refused *Error) {
 	for n < len(p) && n <= maxName && nameByte(p[n]) {
 		n++
@@ -26,23 +27,25 @@ func parseName(p []byte) (name []byte, n int, inline bool, refused *Error) {
 	switch {
 	case p[n] == '\n':
 		return name, n + 1, false, nil
-	case p[n] == '\r' && n+1 == len(p):
+	case (p[n] == '\r' || n == 0 && p[n] == tlsHandshake) && n+1 == len(p):
 		return nil, 0, false, nil
 	case p[n] == '\r' && p[n+1] == '\n':
 		return name, n + 2, false, nil
 	case len(name) > 0 && n > len(name):
 		return name, n, true, nil
 	}
-	return nil, 0, false, badName(p)
+	if bytes.HasPrefix(p, []byte{tlsHandshake, 3}) {
+		return nil, 0, false, refusal(InvalidArgument, "this looks like TLS, and this port is plain: connect without TLS")
+	}
+	if p[n] == '\r' {
+		n++ // it is what follows the CR that is wrong
+	}
+	return nil, 0, false, refusal(InvalidArgument, "a command name is printable ASCII without spaces; this begins with %s", quoteName(p[:n+1]))
 }
 
-func badName(p []byte) *Error {
-	if bytes.HasPrefix(p, []byte{0x16, 3}) { // a handshake record of TLS 1.x, RFC 8446 section 5.1
-		return refusal(InvalidArgument, "this looks like TLS, and this port is plain: connect without TLS")
-	}
-	word, _, _ := bytes.Cut(p, []byte{'\n'})
-	return refusal(InvalidArgument, "a command name is printable ASCII without spaces; this begins with %s", quoteName(word[:min(len(word), maxName)]))
-}
+// tlsHandshake is what a TLS hello begins with; 3 follows in every version (RFC
+// 8446 section 5.1).
+const tlsHandshake = 0x16
 
 // unknown is the answer to a name that is not registered.
 func (e *Endpoint) unknown(name []byte) *Error {

@@ -18,10 +18,10 @@ func protect(f func() error, panicked func(error)) (err error) {
 			return
 		}
 		v := recover()
-		if e, ok := v.(error); ok && errors.Is(e, ErrAbort) {
+		if e, ok := v.(error); ok && errors.Is(usable(e), ErrAbort) {
 			err = ErrAbort
 		} else if v == nil {
-			err = errors.New("the handler called runtime.Goexit")
+			err = errors.New("runtime.Goexit was called")
 		} else {
 			err = errors.Errorf("panic: %v", v)
 		}
@@ -31,6 +31,21 @@ func protect(f func() error, panicked func(error)) (err error) {
 	}()
 	err = f()
 	returned = true
+	return usable(err)
+}
+
+// usable returns err, or another in its place if its methods panic: those of a
+// nil pointer do, once it has become an error that is not nil.
+func usable(err error) (e error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if recover() != nil {
+			e = errors.Errorf("a %T, of which the methods panic", err)
+		}
+	}()
+	_, _, _ = err.Error(), CodeOf(err), errors.Is(err, ErrAbort)
 	return err
 }
 

@@ -20,6 +20,7 @@ func (c *lineConn) command(en *entry, _ bool) bool {
 	c.running = en.name
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
+	defer ctx.end()
 	if chain := c.e.Interceptors; len(chain) == 0 {
 		_ = c.handle(ctx, en) // kept in c.failure
 	} else if !c.handleInside(ctx, chain, en) {
@@ -88,7 +89,11 @@ func (c *lineConn) guard(f func() error) error {
 // refuse tells the peer why the connection ends.
 func (c *lineConn) refuse(e *Error) {
 	if !c.turnedAway {
-		c.e.logger().Info("refused", "code", e.Code.String(), "why", e.Message, "peer", &c.peer)
+		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", &c.peer}
+		if errors.Is(e, errLongLine) {
+			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
+		}
+		c.e.logger().Info("refused", attrs...)
 	}
 	_, _ = c.stream.Write(appendErrLine(nil, e))
 	c.linger()
@@ -107,7 +112,11 @@ func (c *lineConn) linger() {
 	if half, ok := c.peer.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	c.t.boundReads("", lingerTime)
+	d := lingerTime
+	if idle := c.e.limits.Idle; idle > 0 {
+		d = min(d, idle) // the end of the linger is not to be logged as a limit
+	}
+	c.t.boundReads("", d)
 	_, _ = io.CopyN(io.Discard, c.t, lingerBytes)
 }
 
@@ -166,6 +175,10 @@ func (c *lineConn) report() {
 	if gone(c.failure) && !c.panicked {
 		level = slog.LevelInfo
 	}
-	log.Log(c.ctx, level, "connection closed: command failed", "command", quoteName(c.running), "error", c.failure.Error(),
-		"peer", &c.peer, "stack", fmt.Sprintf("%+v", c.failure))
+	attrs := []any{"error", c.failure.Error(), "peer", &c.peer, "stack", fmt.Sprintf("%+v", c.failure)}
+	if c.running == "" {
+		log.Log(c.ctx, level, "connection closed: ConnContext or a callback of TLS failed", attrs...)
+		return
+	}
+	log.Log(c.ctx, level, "connection closed: command failed", append(attrs, "command", quoteName(c.running))...)
 }

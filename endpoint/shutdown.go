@@ -58,7 +58,7 @@ func (e *Endpoint) beginClosing() <-chan struct{} {
 	e.checkEnded()
 	e.mu.Unlock()
 	for _, l := range listeners {
-		_ = l.Close() // not under the lock: it may block
+		_ = (*l).Close() // not under the lock: it may block
 	}
 	return e.ended
 }

@@ -35,9 +35,12 @@ type transport struct {
 	readTime  time.Duration
 	readStep  int // bytes until readBy is renewed; 0: it never is
 	readArmed moment
-	readFrom  moment // when a read began that ended with errBound; 0: none did
+	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
 
-	writeArmed moment // of the writer
+	// Of the writer:
+	writeArmed  moment
+	writeWaited time.Duration // for the peer to take the current step
+	writeMoved  int           // bytes of the current step
 }
 
 // A moment is a time on the monotonic clock, in nanoseconds since epoch.
@@ -106,13 +109,14 @@ func (t *transport) renew(n int) {
 
 // Read reads, under the limit Idle and the bound of boundReads.
 func (t *transport) Read(p []byte) (int, error) {
-	for start := t.readStart(); ; {
-		if err := t.armRead(start); err != nil {
+	for start, again := now(), false; ; again = true {
+		if err := t.armRead(start, again); err != nil {
 			return 0, err
 		}
 		n, err := t.Conn.Read(p)
 		if n > 0 {
 			t.moved.Store(now())
+			t.waiting = 0
 			t.renew(n)
 			return n, nil // an error, if any, comes again
 		}
@@ -125,13 +129,14 @@ func (t *transport) Read(p []byte) (int, error) {
 // waitRead calls f whenever t is readable until it returns true, under the same
 // limits as Read. It serves for plain sockets only.
 func (t *transport) waitRead(f func(fd uintptr) bool) error {
-	for start := t.readStart(); ; {
-		if err := t.armRead(start); err != nil {
+	for start, again := now(), false; ; again = true {
+		if err := t.armRead(start, again); err != nil {
 			return err
 		}
 		err := t.raw.Read(f)
 		if err == nil {
 			t.moved.Store(now())
+			t.waiting = 0
 			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -140,30 +145,31 @@ func (t *transport) waitRead(f func(fd uintptr) bool) error {
 	}
 }
 
-// readStart is when a read began that begins now, or goes on after errBound.
-func (t *transport) readStart() moment {
-	if start := t.readFrom; start != 0 {
-		t.readFrom = 0
-		return start
-	}
-	return now()
-}
-
 // armRead sees to a deadline for a read that began at start. It fails when the
-// time is up.
-func (t *transport) armRead(start moment) error {
+// time is up, and ever after, so that no reader waits longer by reading again.
+func (t *transport) armRead(start moment, again bool) error {
+	if l := t.broken.Load(); l != nil {
+		return l
+	}
+	since := start
+	if t.waiting != 0 {
+		since = t.waiting
+	}
 	at, name, after, what := never, "", time.Duration(0), ""
 	if t.limits.Idle > 0 {
-		at = max(start, t.moved.Load()) + int64(t.limits.Idle)
+		at = max(since, t.moved.Load()) + int64(t.limits.Idle)
 		name, after, what = "Idle", t.limits.Idle, "no byte either way"
 	}
 	if t.readBy != 0 && t.readBy <= at {
 		at, name, after, what = t.readBy, t.readName, t.readTime, "not finished"
 	}
-	current := now()
+	current := start
+	if again {
+		current = now()
+	}
 	if at <= current {
 		if name == "" {
-			t.readFrom = start
+			t.waiting = since
 			return errBound
 		}
 		return t.fail(name, after, what)
@@ -198,7 +204,7 @@ const step = 64 << 10
 // Write writes all of p; each step of it has Limits.Progress to move.
 func (t *transport) Write(p []byte) (written int, err error) {
 	for {
-		n, err := t.writeOne(p[written:min(len(p), written+step)])
+		n, err := t.writeOne(p[written:min(len(p), written+step-t.writeMoved)])
 		written += n
 		if err != nil || written == len(p) {
 			return written, err
@@ -206,9 +212,13 @@ func (t *transport) Write(p []byte) (written int, err error) {
 	}
 }
 
+// writeOne writes p, which is at most what is left of the step. Writes that
+// together are less than a step share its time, so that it makes no difference
+// to a slow peer in what portions a handler writes.
 func (t *transport) writeOne(p []byte) (written int, err error) {
-	for start := now(); ; {
-		if err := t.armWrite(start); err != nil {
+	start := now()
+	for current := start; ; current = now() {
+		if err := t.armWrite(start-int64(t.writeWaited), current); err != nil {
 			return written, err
 		}
 		n, err := t.Conn.Write(p[written:])
@@ -217,16 +227,32 @@ func (t *transport) writeOne(p []byte) (written int, err error) {
 			t.moved.Store(now())
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.countWrite(written, time.Duration(t.moved.Load()-start))
 			return written, err
 		}
 	}
 }
 
-func (t *transport) armWrite(start moment) error {
+// slowWrite is from when on a write counts as one that waited for the peer. A
+// write that finds room takes some 10 us; what the scheduler of a busy machine adds
+// is not the peer's fault, and thousands of small writes may add up to a step.
+const slowWrite = 100 * time.Millisecond
+
+// countWrite counts a write of n bytes that took d.
+func (t *transport) countWrite(n int, d time.Duration) {
+	if t.writeMoved += n; t.writeMoved >= step {
+		t.writeMoved, t.writeWaited = 0, 0
+	} else if d >= slowWrite {
+		t.writeWaited += d
+	}
+}
+
+// armWrite sees to a deadline for a step that began at start.
+func (t *transport) armWrite(start, current moment) error {
 	if t.limits.Progress <= 0 {
 		return nil
 	}
-	current, at := now(), start+int64(t.limits.Progress)
+	at := start + int64(t.limits.Progress)
 	if at <= current {
 		return t.fail("Progress", t.limits.Progress, "the peer took too little")
 	}
