@@ -53,78 +53,102 @@ func (c *config) dataFromInput() bool { return len(c.args) == 2 && c.args[1] == 
 func (n *node) command(ctx context.Context) error {
 	ctx, cancel := n.within(ctx)
 	defer cancel()
+	typed, err := n.isTyped(ctx, n.args[0])
+	if err != nil {
+		return err
+	}
 	l, err := n.connect(ctx, ctx)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	s := &sending{l: l, line: n.args[0] + "\n", done: make(chan struct{})}
+	s := &sending{n: n, l: l, typed: typed, done: make(chan struct{})}
 	if n.dataFromInput() {
 		s.data = n.stdin
-	} else if len(n.args) > 1 {
-		s.line = n.args[0] + " " + n.text() + "\n"
 	}
 	go s.run()
-	err = n.copyReplies(ctx, l, n.args[0], n.out())
-	// What is wrong with the input ends the connection, so it comes first.
-	select {
-	case <-s.done:
-		if s.inputErr != nil {
-			return &failure{code: exitInternal, text: "cannot read standard input: " + rootText(s.inputErr)}
-		}
-	default:
+	if typed {
+		err = n.copyTyped(ctx, l, n.out())
+	} else {
+		err = n.copyReplies(ctx, l, n.args[0], n.out())
 	}
-	switch {
-	case err != nil && !errors.Is(err, errNoReply):
-		return err
-	case !s.whole.Load():
-		return n.lost(ctx, n.args[0], io.EOF) // it hung up first
-	}
-	<-s.done
-	if s.err != nil {
-		return n.lost(ctx, n.args[0], s.err)
-	}
-	if err != nil {
-		n.log.Info("the peer hung up without a reply", "command", n.args[0])
-	}
-	return nil
+	return s.verdict(ctx, err)
 }
 
 // A sending is a command on its way to the peer.
 type sending struct {
-	l    *link
-	line string
-	data io.Reader // nil for none
+	n     *node
+	l     *link
+	typed bool
+	data  io.Reader // nil for none
 
 	whole    atomic.Bool // set before the end is sent, so that the peer's end cannot overtake it
 	done     chan struct{}
-	inputErr error // of data; valid when done is closed
+	inputErr error // a failure of data; valid when done is closed
 	err      error // of the connection; valid when done is closed
 }
 
 // run sends the command and its data as they come, and hangs up. It ends when
 // data does, or with the first write to a connection that is no more.
 func (s *sending) run() {
-	defer close(s.done)
-	if _, s.err = s.l.WriteString(s.line); s.err != nil {
-		return
+	s.err = s.send()
+	if s.err == nil && s.inputErr == nil {
+		s.whole.Store(true)
+		s.err = s.l.CloseWrite()
 	}
-	if s.data != nil {
-		if s.err = s.l.Flush(); s.err != nil {
-			return
-		}
-		to := &output{w: flushing{s.l}}
-		if _, err := io.Copy(to, s.data); to.err != nil {
-			s.err = to.err
-			return
-		} else if err != nil {
-			s.inputErr = err
-			_ = s.l.Close()
-			return
-		}
+	close(s.done)
+	if s.inputErr != nil {
+		_ = s.l.Close() // what has been sent is not the whole: there must be no reply to it
 	}
-	s.whole.Store(true)
-	s.err = s.l.CloseWrite()
+}
+
+// send sends all but the end. Its error is the connection's.
+func (s *sending) send() error {
+	var line []byte
+	switch {
+	case s.typed:
+		if line, s.inputErr = s.n.typedLine(s); s.inputErr != nil {
+			return nil
+		}
+	case s.data == nil && len(s.n.args) > 1:
+		line = []byte(s.n.args[0] + " " + s.n.text() + "\n")
+	default:
+		line = []byte(s.n.args[0] + "\n")
+	}
+	to := &output{w: flushing{s.l}}
+	if _, err := to.Write(line); err != nil || s.data == nil || s.typed {
+		return err
+	}
+	if _, err := io.Copy(to, s.data); err != nil && to.err == nil {
+		s.inputErr = cannotRead(err)
+	}
+	return to.err
+}
+
+// verdict is what command returns, given what copying the replies returned.
+func (s *sending) verdict(ctx context.Context, err error) error {
+	select {
+	case <-s.done:
+		if s.inputErr != nil {
+			return s.inputErr // it ended the connection
+		}
+	default:
+	}
+	name := s.n.args[0]
+	switch {
+	case err != nil && !errors.Is(err, errNoReply):
+		return err
+	case !s.whole.Load():
+		return s.n.lost(ctx, name, io.EOF) // the peer hung up before it had all
+	}
+	<-s.done
+	if s.err != nil {
+		return s.n.lost(ctx, name, s.err)
+	}
+	if err != nil {
+		s.n.log.Info("the peer hung up without a reply", "command", name)
+	}
+	return nil
 }
 
 // flushing sends at once what is written to it.

@@ -41,6 +41,10 @@ func cannotPrint(err error) error {
 	return &failure{code: exitInternal, text: "cannot write to standard output: " + rootText(err)}
 }
 
+func cannotRead(err error) error {
+	return &failure{code: exitInternal, text: "cannot read standard input: " + rootText(err)}
+}
+
 // A timeoutError is the cause of a context that -timeout ended.
 type timeoutError struct{ after time.Duration }
 

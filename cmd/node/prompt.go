@@ -178,7 +178,7 @@ func (p *prompt) leave(ctx context.Context, l *link, end <-chan hangup) error {
 		if errors.Is(p.inputErr, errCtrlC) {
 			return &failure{code: exitInterrupted, text: errCtrlC.Error()}
 		}
-		return &failure{code: exitInternal, text: "cannot read standard input: " + rootText(p.inputErr)}
+		return cannotRead(p.inputErr)
 	}
 	if err := l.CloseWrite(); err != nil {
 		_ = l.Close() // so that show ends
