@@ -3,7 +3,6 @@ package endpoint
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -44,7 +43,7 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	if limit := c.limits.Message; limit >= 0 && len(request) > limit {
 		return refusal(ResourceExhausted, "a request of %d bytes, more than %d", len(request), limit)
 	}
-	if err := c.Flush(); err != nil {
+	if err = c.Flush(); err != nil {
 		c.dead = true
 		return notSent(err)
 	}
@@ -145,8 +144,8 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	en, ok := e.lookup([]byte(name))
-	if !ok {
+	en := e.lookup([]byte(name))
+	if en == nil {
 		return e.unknown([]byte(name))
 	}
 	if en.unary == nil {
@@ -156,7 +155,7 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if err != nil {
 		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
 	}
-	c := newLocalCall(ctx, e, &en)
+	c := newLocalCall(ctx, e, en)
 	if !e.addLocal(c) {
 		c.cancel(ErrClosed)
 		return notSent(&Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: ErrClosed.Error(), cause: ErrClosed})
@@ -197,7 +196,7 @@ func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
 		c.cancel = func(cause error) { cancel(cause); stop() }
 	}
 	c.v = invocation{
-		e: e, en: en, call: en.unary.newCall(), charge: charge{from: &e.inFlight},
+		e: e, en: en, call: en.unary.newCall(), charge: e.newCharge(),
 		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger()}},
 		exited: func(answer *Error) { c.answer = answer },
 	}
@@ -218,7 +217,7 @@ func (c *localCall) run(request []byte) {
 	}
 	c.answer = c.v.run(func() *Error { return c.v.decodeGob(request) })
 	if c.answer == errAborted {
-		c.answer = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: fmt.Sprintf("%s aborted", c.v.en.name)}
+		c.answer = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: c.v.en.name + " aborted"}
 	}
 	if c.answer == nil {
 		c.reply, c.answer = c.v.reply(nil, c.v.call.appendReply)

@@ -14,8 +14,8 @@ import (
 // ErrClosed is what Serve and Listen return after Shutdown or Close.
 var ErrClosed = errors.New("endpoint closed")
 
-// ErrAbort, as the value of a panic or as the error of a [Handler], ends the
-// connection without a log line. A [HandleFunc], which has no error to return,
+// ErrAbort ends the connection without a log line, as the value of a panic or
+// as the error of a [Handler]. A [HandleFunc], which has no error to return,
 // uses it when the rest of its data cannot be trusted.
 var ErrAbort = errors.New("command aborted")
 

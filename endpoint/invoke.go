@@ -93,20 +93,25 @@ const firstAllowance = 32
 
 // decodeGob decodes a request whose bytes are charged for already.
 func (v *invocation) decodeGob(src []byte) *Error {
-	limits, wire := v.e.limits.gob(), int64(len(src))
-	whole := limits.Decoded
+	return v.charge.decode(src, v.e.limits.gob(), v.call.decodeRequest)
+}
+
+// decode decodes src, within limits, holding what that may take before it is
+// taken and what it took at the end.
+func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, gobcodec.Limits) (int, error)) *Error {
+	wire, whole := int64(len(src)), limits.Decoded
 	if first := leastCharge + firstAllowance*len(src); whole < 0 || first < whole {
 		limits.Decoded = first
 	}
 	for {
 		if limits.Decoded >= 0 {
-			if err := v.charge.hold(wire + int64(limits.Decoded)); err != nil {
+			if err := c.hold(wire + int64(limits.Decoded)); err != nil {
 				return err
 			}
 		}
-		n, err := v.call.decodeRequest(src, limits)
+		n, err := decode(src, limits)
 		if err == nil {
-			return v.charge.hold(wire + int64(n))
+			return c.hold(wire + int64(n))
 		}
 		var bound *gobcodec.BoundError
 		if errors.As(err, &bound) && bound.Bound == gobcodec.BoundDecoded && limits.Decoded != whole {

@@ -15,13 +15,13 @@ import (
 
 // command runs one command and flushes what it wrote. It returns false when the
 // connection is to end.
-func (c *lineConn) command(en *entry) bool {
+func (c *lineConn) command(en *entry, _ bool) bool {
 	c.grown = true
 	c.running = en.name
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	if chain := c.e.Interceptors; len(chain) == 0 {
-		c.handle(ctx, en)
+		_ = c.handle(ctx, en) // kept in c.failure
 	} else if !c.handleInside(ctx, chain, en) {
 		return false
 	}
@@ -88,7 +88,7 @@ func (c *lineConn) guard(f func() error) error {
 // refuse tells the peer why the connection ends.
 func (c *lineConn) refuse(e *Error) {
 	if !c.turnedAway {
-		c.e.logger().Info("refused", "code", e.Code.String(), "why", e.Message, "peer", c.peer.String())
+		c.e.logger().Info("refused", "code", e.Code.String(), "why", e.Message, "peer", &c.peer)
 	}
 	_, _ = c.stream.Write(appendErrLine(nil, e))
 	c.linger()
@@ -130,7 +130,7 @@ func (c *lineConn) handshake() bool {
 	case errors.As(err, &plain) && plain.Conn != nil:
 		c.refuse(refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS"))
 	case !gone(err):
-		c.e.logger().Info("TLS handshake failed", "error", err, "peer", c.peer.String())
+		c.e.logger().Info("TLS handshake failed", "error", err, "peer", &c.peer)
 	}
 	return false
 }
@@ -154,7 +154,7 @@ func (c *lineConn) report() {
 		if l.limit == "Idle" {
 			level = slog.LevelInfo // in the nature of things
 		}
-		log.Log(c.ctx, level, "connection closed at a limit", "limit", l.limit, "value", l.after, "why", l.what, "peer", c.peer.String())
+		log.Log(c.ctx, level, "connection closed at a limit", "limit", l.limit, "value", l.after, "why", l.what, "peer", &c.peer)
 		if !c.panicked {
 			return // what the handler made of it is a consequence
 		}
@@ -167,5 +167,5 @@ func (c *lineConn) report() {
 		level = slog.LevelInfo
 	}
 	log.Log(c.ctx, level, "connection closed: command failed", "command", quoteName(c.running), "error", c.failure.Error(),
-		"peer", c.peer.String(), "stack", fmt.Sprintf("%+v", c.failure))
+		"peer", &c.peer, "stack", fmt.Sprintf("%+v", c.failure))
 }

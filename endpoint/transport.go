@@ -35,6 +35,7 @@ type transport struct {
 	readTime  time.Duration
 	readStep  int // bytes until readBy is renewed; 0: it never is
 	readArmed moment
+	readFrom  moment // when a read began that ended with errBound; 0: none did
 
 	writeArmed moment // of the writer
 }
@@ -105,8 +106,8 @@ func (t *transport) renew(n int) {
 
 // Read reads, under the limit Idle and the bound of boundReads.
 func (t *transport) Read(p []byte) (int, error) {
-	for start, again := now(), false; ; again = true {
-		if err := t.armRead(start, again); err != nil {
+	for start := t.readStart(); ; {
+		if err := t.armRead(start); err != nil {
 			return 0, err
 		}
 		n, err := t.Conn.Read(p)
@@ -124,8 +125,8 @@ func (t *transport) Read(p []byte) (int, error) {
 // waitRead calls f whenever t is readable until it returns true, under the same
 // limits as Read. It serves for plain sockets only.
 func (t *transport) waitRead(f func(fd uintptr) bool) error {
-	for start, again := now(), false; ; again = true {
-		if err := t.armRead(start, again); err != nil {
+	for start := t.readStart(); ; {
+		if err := t.armRead(start); err != nil {
 			return err
 		}
 		err := t.raw.Read(f)
@@ -139,9 +140,18 @@ func (t *transport) waitRead(f func(fd uintptr) bool) error {
 	}
 }
 
+// readStart is when a read began that begins now, or goes on after errBound.
+func (t *transport) readStart() moment {
+	if start := t.readFrom; start != 0 {
+		t.readFrom = 0
+		return start
+	}
+	return now()
+}
+
 // armRead sees to a deadline for a read that began at start. It fails when the
 // time is up.
-func (t *transport) armRead(start moment, again bool) error {
+func (t *transport) armRead(start moment) error {
 	at, name, after, what := never, "", time.Duration(0), ""
 	if t.limits.Idle > 0 {
 		at = max(start, t.moved.Load()) + int64(t.limits.Idle)
@@ -150,12 +160,10 @@ func (t *transport) armRead(start moment, again bool) error {
 	if t.readBy != 0 && t.readBy <= at {
 		at, name, after, what = t.readBy, t.readName, t.readTime, "not finished"
 	}
-	current := start
-	if again {
-		current = now()
-	}
+	current := now()
 	if at <= current {
 		if name == "" {
+			t.readFrom = start
 			return errBound
 		}
 		return t.fail(name, after, what)
@@ -199,8 +207,8 @@ func (t *transport) Write(p []byte) (written int, err error) {
 }
 
 func (t *transport) writeOne(p []byte) (written int, err error) {
-	for start, again := now(), false; ; again = true {
-		if err := t.armWrite(start, again); err != nil {
+	for start := now(); ; {
+		if err := t.armWrite(start); err != nil {
 			return written, err
 		}
 		n, err := t.Conn.Write(p[written:])
@@ -214,15 +222,11 @@ func (t *transport) writeOne(p []byte) (written int, err error) {
 	}
 }
 
-func (t *transport) armWrite(start moment, again bool) error {
+func (t *transport) armWrite(start moment) error {
 	if t.limits.Progress <= 0 {
 		return nil
 	}
-	current := start
-	if again {
-		current = now()
-	}
-	at := start + int64(t.limits.Progress)
+	current, at := now(), start+int64(t.limits.Progress)
 	if at <= current {
 		return t.fail("Progress", t.limits.Progress, "the peer took too little")
 	}
