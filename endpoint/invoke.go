@@ -83,10 +83,21 @@ func (v *invocation) defect(err error) *Error {
 	if errors.Is(err, ErrAbort) {
 		return errAborted
 	}
-	id := incident()
+	id, stack := incident(), fmt.Sprintf("%+v", err)
+	if p := panickedIn(err); p != nil {
+		stack = string(p.Stack)
+	}
 	v.ctx.info.Logger.LogAttrs(v.ctx, slog.LevelError, "command panicked", slog.String("command", quoteName(v.en.name)), slog.String("incident", id),
-		slog.String("error", err.Error()), slog.String("peer", v.ctx.info.Peer.String()), slog.String("stack", fmt.Sprintf("%+v", err)))
+		slog.String("error", err.Error()), slog.String("peer", v.ctx.info.Peer.String()), slog.String("stack", stack))
 	return &Error{Code: Internal, Outcome: v.outcome(), Message: "internal error; the log of the answering side has it as incident " + id}
+}
+
+// panickedIn returns the panic of a value's own encoding method in err, if that
+// is what err is.
+func panickedIn(err error) *gobcodec.PanicError {
+	var p *gobcodec.PanicError
+	_ = errors.As(err, &p)
+	return p
 }
 
 // errText is the text that travels. That of an *Error is its message, since
@@ -107,7 +118,11 @@ const firstAllowance = 32
 
 // decodeGob decodes a request whose bytes are charged for already.
 func (v *invocation) decodeGob(src []byte) *Error {
-	return v.charge.decode(src, v.e.limits.gob(), v.call.decodeRequest)
+	err := v.charge.decode(src, v.e.limits.gob(), v.call.decodeRequest)
+	if err != nil && panickedIn(err) != nil {
+		return v.defect(err)
+	}
+	return err
 }
 
 // decode decodes src, within limits, holding what that may take before it is
@@ -167,6 +182,9 @@ func (v *invocation) reply(dst []byte, encode func([]byte) ([]byte, error)) ([]b
 		out, err = encode(dst)
 		return err
 	})
+	if err != nil && panickedIn(err) != nil {
+		err = v.defect(err)
+	}
 	var told *Error
 	if errors.As(err, &told) {
 		return dst, told
