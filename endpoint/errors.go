@@ -207,6 +207,13 @@ func parseErrLine(line string) (e *Error, ok bool) {
 	return &Error{Code: Code(code), Outcome: Outcome(outcome), Message: text}, true
 }
 
+// told returns what reaches the peer of e, whose code and outcome have names.
+// Callers in process get no more than that.
+func (e *Error) told() *Error {
+	t, _ := parseErrLine(string(appendErrLine(nil, e)))
+	return t
+}
+
 func indexOf(names []string, name string) (uint8, bool) {
 	for i, n := range names {
 		if n == name {
