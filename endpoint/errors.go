@@ -133,28 +133,27 @@ func Errorf(code Code, format string, args ...any) error {
 
 // CodeOf returns the code that err carries: that of the *Error or Code inside
 // it, DeadlineExceeded or Canceled for the errors of contexts and deadlines, OK
-// for nil and Unknown for anything else.
+// for nil and Unknown for anything else, an *Error without a code included.
 func CodeOf(err error) Code {
 	if err == nil {
 		return OK
 	}
 	var e *Error
-	if errors.As(err, &e) {
-		if e == nil {
-			return Unknown
-		}
-		return e.Code
-	}
 	var c Code
 	switch {
+	case errors.As(err, &e) && e == nil:
+	case e != nil:
+		c = e.Code
 	case errors.As(err, &c):
-		return c
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return Canceled
 	}
-	return Unknown
+	if c == OK || int(c) >= len(codeNames) {
+		return Unknown
+	}
+	return c
 }
 
 // OutcomeOf returns the outcome of the *Error inside err, or OutcomeUnknown.
@@ -207,6 +206,13 @@ func parseErrLine(line string) (e *Error, ok bool) {
 		return nil, false
 	}
 	return &Error{Code: Code(code), Outcome: Outcome(outcome), Message: text}, true
+}
+
+// told returns what reaches the peer of e, whose code and outcome have names.
+// Callers in process get no more than that.
+func (e *Error) told() *Error {
+	t, _ := parseErrLine(string(appendErrLine(nil, e)))
+	return t
 }
 
 func indexOf(names []string, name string) (uint8, bool) {

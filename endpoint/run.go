@@ -52,17 +52,14 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 		_ = c.fail(err)
 		return true
 	}
-	var told *Error
 	switch {
 	case c.panicked:
 		c.refuse(refusal(Internal, "internal error"))
 	case err == nil:
 		_ = c.fail(errors.New("an interceptor returned nil without having called next"))
 		c.refuse(refusal(Internal, "internal error"))
-	case errors.As(err, &told):
-		c.refuse(refusal(told.Code, "%s", told.Message))
 	default:
-		c.refuse(refusal(CodeOf(err), "%s", err))
+		c.refuse(refusal(CodeOf(err), "%s", errText(err)))
 	}
 	return false
 }
@@ -80,9 +77,9 @@ func (c *lineConn) fail(err error) error {
 // it keeps for report. After runtime.Goexit it does not return: run's deferred
 // part is next.
 func (c *lineConn) guard(f func() error) error {
-	return protect(f, func(err error) {
+	return protect(f, func(err error, _ bool) error {
 		c.panicked = true
-		_ = c.fail(err)
+		return c.fail(err)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 )
 
 // A selfEncoding says by which methods a type encodes itself. encoding/gob asks for GobEncode, then for MarshalBinary, and
@@ -57,6 +58,14 @@ func chosen(p, byGob, byBinary reflect.Type) selfEncoding {
 	return selfNone
 }
 
+// A PanicError is a panic in a method of a type that encodes itself. It is the Err of an *Error.
+type PanicError struct {
+	Value any
+	Stack []byte // of the panic
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
 // zero reports whether gob leaves the value at p out of a struct.
 func (t *goType) zero(p ptr) bool { return t.byValue && reflect.NewAt(t.rt, p).Elem().IsZero() }
 
@@ -64,7 +73,7 @@ func (t *goType) zero(p ptr) bool { return t.byValue && reflect.NewAt(t.rt, p).E
 func (t *goType) marshal(p ptr) (data []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v", r)
+			err = &PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
 	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
@@ -79,7 +88,7 @@ func (t *goType) marshal(p ptr) (data []byte, err error) {
 func (t *goType) unmarshal(p ptr, data []byte) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v", r)
+			err = &PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
 	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
