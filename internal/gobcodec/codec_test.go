@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/big"
+	"math/bits"
 	"reflect"
 	"strings"
 	"sync"
@@ -619,6 +620,21 @@ func TestDifferences(t *testing.T) {
 		require.NoError(t, stdDecode(data, new([]int)))
 		_, err := mustFor[[]int](t).Decode(data, new([]int), gobcodec.Limits{})
 		require.Error(t, err)
+	})
+	t.Run("lists of uint on 32 bits", func(t *testing.T) {
+		// encoding/gob cuts their elements, and nothing else, to 32 bits without an error (decUintSlice has a TODO for it).
+		data, err := stdEncode(&[]uint64{1 << 40})
+		require.NoError(t, err)
+		var own, std []uint
+		_, err = mustFor[[]uint](t).Decode(data, &own, gobcodec.Limits{})
+		require.NoError(t, stdDecode(data, &std))
+		if bits.UintSize == 32 {
+			require.Equal(t, []uint{0}, std)
+			require.EqualError(t, err, "[]uint[]: number out of the range of its type")
+		} else {
+			require.NoError(t, err)
+			require.Equal(t, std, own)
+		}
 	})
 	t.Run("type ids beyond 32 bits", func(t *testing.T) {
 		// encoding/gob cuts them to 32 bits.

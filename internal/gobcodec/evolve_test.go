@@ -3,8 +3,10 @@ package gobcodec_test
 import (
 	"bytes"
 	"encoding/gob"
+	"math/bits"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -141,6 +143,12 @@ func (p pairing) twice(from, to reflect.Type) bool {
 	return false
 }
 
+// cutsUints recognizes what encoding/gob does to lists of uint on 32 bits; see TestDifferences.
+func cutsUints(to reflect.Type, own error) bool {
+	return bits.UintSize == 32 && reaches(to, reflect.Uint, map[reflect.Type]bool{}) &&
+		strings.HasSuffix(own.Error(), "[]: number out of the range of its type")
+}
+
 func TestEvolution(t *testing.T) {
 	pairs := 300
 	if *long {
@@ -169,6 +177,9 @@ func TestEvolution(t *testing.T) {
 			want, got := reflect.New(to), reflect.New(to)
 			stdErr := gob.NewDecoder(bytes.NewReader(b)).DecodeValue(want)
 			_, ownErr := own.Decode(b, got, gobcodec.Limits{})
+			if stdErr == nil && ownErr != nil && cutsUints(to, ownErr) {
+				continue
+			}
 			if (stdErr == nil) != (ownErr == nil) || stdErr == nil && !reflect.DeepEqual(want.Interface(), got.Interface()) {
 				t.Fatalf("-seed %d, pair %d\nfrom %v\nto %v\nencoding/gob: %v, %+v\ncodec: %v, %+v", *seed, n, from, to, stdErr, want, ownErr, got)
 			}
