@@ -70,14 +70,14 @@ func helpText() string {
 	b.WriteString(exitText)
 	codes := allCodes()
 	for i := 0; i < len(codes); i += 4 {
-		b.WriteString("       ")
+		line := "       "
 		for _, c := range codes[i:min(i+4, len(codes))] {
-			fmt.Fprintf(&b, " %2d %-19s", exitAnswered+int(c), c)
+			line += fmt.Sprintf(" %2d %-19s", exitAnswered+int(c), c)
 		}
-		b.WriteByte('\n')
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	b.WriteString(examplesText)
-	return strings.ReplaceAll(b.String(), " \n", "\n")
+	return b.String()
 }
 
 // versionText is what -version prints: what the go command recorded in the
