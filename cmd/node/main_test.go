@@ -103,20 +103,19 @@ type process struct {
 	ended          chan struct{}
 }
 
-// environment is the one for child processes.
-func environment(extra ...string) []string {
-	env := append(os.Environ(), extra...)
+// command is a run of the binary that has not begun.
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
 	if dir := os.Getenv(coverVariable); dir != "" {
-		env = append(env, "GOCOVERDIR="+dir)
+		cmd.Env = append(os.Environ(), "GOCOVERDIR="+dir)
 	}
-	return env
+	return cmd
 }
 
 // start starts the binary. It is killed at the end of the test.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), ended: make(chan struct{})}
-	p.cmd.Env = environment()
+	p := &process{cmd: command(args...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	var err error
 	p.stdin, err = p.cmd.StdinPipe()
