@@ -42,8 +42,7 @@ func TestJoinBytes(t *testing.T) {
 		_, _ = io.WriteString(c, "Thank")
 		_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		_, err := r.Peek(1)
-		var timeout net.Error
-		if !errors.As(err, &timeout) {
+		if _, timeout := errors.AsType[net.Error](err); !timeout {
 			got <- "sent before the reply"
 			return
 		}
@@ -96,7 +95,7 @@ func TestJoinFailures(t *testing.T) {
 		"gone half way":   {func(c *net.TCPConn, r *bufio.Reader) { _, _ = r.ReadString('\n'); _, _ = io.WriteString(c, "Than") }, 3, "Than", "STRING: lost the connection"},
 		"reset at STRING": {reset, 3, "", "lost the connection"},
 		"reset at GOB":    {thanks(reset), 3, "Thank you.\n", "GOB: lost the connection"},
-		"silent":          {nil, 4, "", "STRING: not done within -timeout 200ms"},
+		"silent":          {nil, 4, "", "not done within -timeout 200ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -270,7 +269,7 @@ func TestLargeEcho(t *testing.T) {
 func TestCommandFailures(t *testing.T) {
 	t.Parallel()
 	open, hold := io.Pipe() // an input that does not end
-	defer hold.Close()
+	defer func() { _ = hold.Close() }()
 	for name, c := range map[string]struct {
 		peer  func(*net.TCPConn, *bufio.Reader)
 		stdin io.Reader
@@ -290,7 +289,7 @@ func TestCommandFailures(t *testing.T) {
 			}, open, 78, "ECHO: later (unavailable, not_run); try again later",
 		},
 		"reset":  {reset, strings.NewReader("x"), 3, "ECHO: lost the connection"},
-		"silent": {nil, strings.NewReader("x"), 4, "ECHO: not done within -timeout 200ms; try a longer -timeout"},
+		"silent": {nil, strings.NewReader("x"), 4, "not done within -timeout 200ms; try a longer -timeout"},
 		"bad input": {
 			func(_ *net.TCPConn, r *bufio.Reader) { _, _ = io.Copy(io.Discard, r) },
 			iotest.ErrReader(errors.New("bad disk")), 1, "cannot read standard input: bad disk",
@@ -349,7 +348,7 @@ func TestCannotConnect(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	open, hold := io.Pipe()
-	defer hold.Close()
+	defer func() { _ = hold.Close() }()
 	addr := fake(t, nil)
 	for _, args := range [][]string{{"-connect", addr}, {"-connect", addr, "PING"}, {"-connect", addr, "ECHO", "-"}, {"-connect", addr, "-i"}} {
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -126,7 +126,7 @@ func TestUsage(t *testing.T) {
 		{args: "-connect localhost -tls -tls-cert /nonexistent -tls-key /nonexistent PING", want: "-tls-cert /nonexistent"},
 	} {
 		t.Run(strings.TrimSpace(c.env+" "+c.args), func(t *testing.T) {
-			for _, v := range strings.Fields(c.env) {
+			for v := range strings.FieldsSeq(c.env) {
 				name, value, _ := strings.Cut(v, "=")
 				t.Setenv(name, value)
 			}

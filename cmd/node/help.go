@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -68,13 +69,12 @@ func helpText() string {
 		b.WriteByte('\n')
 	})
 	b.WriteString(exitText)
-	codes := allCodes()
-	for i := 0; i < len(codes); i += 4 {
-		line := "       "
-		for _, c := range codes[i:min(i+4, len(codes))] {
-			line += fmt.Sprintf(" %2d %-19s", exitAnswered+int(c), c)
+	for row := range slices.Chunk(allCodes(), 4) {
+		var cells []string
+		for _, c := range row {
+			cells = append(cells, fmt.Sprintf("%2d %-19s", exitAnswered+int(c), c))
 		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
+		b.WriteString("        " + strings.TrimRight(strings.Join(cells, " "), " ") + "\n")
 	}
 	b.WriteString(examplesText)
 	return b.String()

@@ -59,7 +59,7 @@ func (f *fakePeer) accept() {
 
 // one ends with the connection, or when serve returns.
 func (f *fakePeer) one(c *net.TCPConn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	r := bufio.NewReader(c)
 	if p, _ := r.Peek(5); string(p) == "LIST\n" {
 		_, _ = io.WriteString(c, "ERR unimplemented not_run unknown command\n")

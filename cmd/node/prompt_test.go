@@ -63,7 +63,7 @@ func TestPromptGoesOn(t *testing.T) {
 func TestPromptFailures(t *testing.T) {
 	t.Parallel()
 	open, hold := io.Pipe()
-	defer hold.Close()
+	defer func() { _ = hold.Close() }()
 	for name, c := range map[string]struct {
 		peer         func(*net.TCPConn, *bufio.Reader)
 		stdin        io.Reader
@@ -87,7 +87,7 @@ func TestPromptFailures(t *testing.T) {
 			69, "ok\nERR not_found failed no\n", "the last reply: no (not_found, failed)",
 		},
 		"error before the last": {answer("ERR not_found failed no\nok\n"), strings.NewReader("X\n"), 0, "ERR not_found failed no\nok\n", ""},
-		"silent at leave":       {nil, strings.NewReader("X\n"), 4, "", "waiting for the last replies: not done within -timeout 300ms"},
+		"silent at leave":       {nil, strings.NewReader("X\n"), 4, "", "not done within -timeout 300ms"},
 		"bad input": {
 			nil, io.MultiReader(strings.NewReader("X\n"), iotest.ErrReader(errors.New("bad disk"))),
 			1, "", "cannot read standard input: bad disk",
