@@ -62,6 +62,15 @@ func (c Code) String() string {
 	return fmt.Sprintf("code_%d", uint8(c))
 }
 
+// ofFailure returns c, or Unknown if it is not the code of a failure: nobody who
+// reads an ERR line would take it for one.
+func (c Code) ofFailure() Code {
+	if c == OK || int(c) >= len(codeNames) {
+		return Unknown
+	}
+	return c
+}
+
 // Error makes a Code a target for errors.Is.
 func (c Code) Error() string { return c.String() }
 
@@ -133,7 +142,7 @@ func Errorf(code Code, format string, args ...any) error {
 
 // CodeOf returns the code that err carries: that of the *Error or Code inside
 // it, DeadlineExceeded or Canceled for the errors of contexts and deadlines, OK
-// for nil and Unknown for anything else.
+// for nil and only for nil, and Unknown for anything else.
 func CodeOf(err error) Code {
 	if err == nil {
 		return OK
@@ -143,12 +152,12 @@ func CodeOf(err error) Code {
 		if e == nil {
 			return Unknown
 		}
-		return e.Code
+		return e.Code.ofFailure()
 	}
 	var c Code
 	switch {
 	case errors.As(err, &c):
-		return c
+		return c.ofFailure()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):

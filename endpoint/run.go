@@ -60,7 +60,7 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 		_ = c.fail(errors.New("an interceptor returned nil without having called next"))
 		c.refuse(refusal(Internal, "internal error"))
 	case errors.As(err, &told):
-		c.refuse(refusal(told.Code, "%s", told.Message))
+		c.refuse(refusal(CodeOf(err), "%s", told.Message))
 	default:
 		c.refuse(refusal(CodeOf(err), "%s", err))
 	}
