@@ -54,6 +54,7 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 	}
 	var told *Error
 	switch {
+	case errors.Is(err, ErrAbort): // nothing is answered
 	case c.panicked:
 		c.refuse(refusal(Internal, "internal error"))
 	case err == nil:
@@ -86,9 +87,10 @@ func (c *lineConn) guard(f func() error) error {
 	})
 }
 
-// refuse tells the peer why the connection ends.
+// refuse tells the peer why the connection ends. It is logged, unless another
+// line says so.
 func (c *lineConn) refuse(e *Error) {
-	if !c.turnedAway {
+	if !c.turnedAway && c.failure == nil {
 		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", c.peer.String()}
 		if errors.Is(e, errLongLine) {
 			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
