@@ -137,7 +137,11 @@ func (e *Error) Is(target error) bool {
 // reaches the peer: keep secrets out of them.
 func Errorf(code Code, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+	e := &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+	if _, several := err.(interface{ Unwrap() []error }); several {
+		e.cause = err
+	}
+	return e
 }
 
 // CodeOf returns the code that err carries: that of the *Error or Code inside
