@@ -148,7 +148,7 @@ func (c *lineConn) handshake() bool {
 
 // gone reports whether err only says that the connection is no more.
 func gone(err error) bool {
-	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, errStopped} {
 		if errors.Is(err, e) {
 			return true
 		}
