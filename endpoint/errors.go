@@ -62,6 +62,15 @@ func (c Code) String() string {
 	return fmt.Sprintf("code_%d", uint8(c))
 }
 
+// ofFailure returns c, or Unknown if it is not the code of a failure: nobody who
+// reads an ERR line would take it for one.
+func (c Code) ofFailure() Code {
+	if c == OK || int(c) >= len(codeNames) {
+		return Unknown
+	}
+	return c
+}
+
 // Error makes a Code a target for errors.Is.
 func (c Code) Error() string { return c.String() }
 
@@ -128,32 +137,37 @@ func (e *Error) Is(target error) bool {
 // reaches the peer: keep secrets out of them.
 func Errorf(code Code, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+	e := &Error{Code: code, Message: err.Error(), cause: errors.Unwrap(err)}
+	if _, several := err.(interface{ Unwrap() []error }); several {
+		e.cause = err
+	}
+	return e
 }
 
 // CodeOf returns the code that err carries: that of the *Error or Code inside
 // it, DeadlineExceeded or Canceled for the errors of contexts and deadlines, OK
-// for nil and Unknown for anything else, an *Error without a code included.
+// for nil and only for nil, and Unknown for anything else.
 func CodeOf(err error) Code {
 	if err == nil {
 		return OK
 	}
 	var e *Error
+	if errors.As(err, &e) {
+		if e == nil {
+			return Unknown
+		}
+		return e.Code.ofFailure()
+	}
 	var c Code
 	switch {
-	case errors.As(err, &e) && e == nil:
-	case e != nil:
-		c = e.Code
 	case errors.As(err, &c):
+		return c.ofFailure()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return Canceled
 	}
-	if c == OK || int(c) >= len(codeNames) {
-		return Unknown
-	}
-	return c
+	return Unknown
 }
 
 // OutcomeOf returns the outcome of the *Error inside err, or OutcomeUnknown.

@@ -113,9 +113,10 @@ func (c *callContext) end() {
 
 // An Interceptor runs around every command. It sees the call's Info, may give
 // next a context derived from ctx, and returns next's error or one of its own.
-// next runs the command once; a second call of it fails. An error without
-// having called next refuses the command: the peer is told its code and text.
-// Interceptors are called from many goroutines at once.
+// next runs the command once; a second call of it, or one after the interceptor
+// has returned, fails. An error without having called next refuses the command:
+// the peer is told its code and text. Interceptors are called from many
+// goroutines at once.
 type Interceptor func(ctx context.Context, info *Info, next func(context.Context) error) error
 
 // intercept runs last inside all of chain, the first outermost.
@@ -124,9 +125,10 @@ func intercept(ctx context.Context, chain []Interceptor, info *Info, last func(c
 		return last(ctx)
 	}
 	var called atomic.Bool
+	defer called.Store(true) // what is kept of next is of no use
 	return chain[0](ctx, info, func(ctx context.Context) error {
 		if called.Swap(true) {
-			return Errorf(Internal, "an interceptor called next twice for %s", info.Command)
+			return Errorf(Internal, "an interceptor called next twice, or too late, for %s", info.Command)
 		}
 		return intercept(ctx, chain[1:], info, last)
 	})

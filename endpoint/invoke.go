@@ -100,14 +100,19 @@ func panickedIn(err error) *gobcodec.PanicError {
 	return p
 }
 
-// errText is the text that travels. That of an *Error is its message, since
-// code and outcome travel beside it.
+// errText is the text that travels: err's, in which the text of an *Error is its
+// message, since code and outcome travel beside it.
 func errText(err error) string {
+	text := err.Error()
 	var e *Error
-	if errors.As(err, &e) && err.Error() == e.Error() {
-		return e.Message
+	if !errors.As(err, &e) {
+		return text
 	}
-	return err.Error()
+	before, ok := strings.CutSuffix(text, e.Error())
+	if !ok {
+		return text
+	}
+	return before + e.Message
 }
 
 // firstAllowance is how many bytes a message is expected to decode to per byte

@@ -53,6 +53,7 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 		return true
 	}
 	switch {
+	case errors.Is(err, ErrAbort): // nothing is answered
 	case c.panicked:
 		c.refuse(refusal(Internal, "internal error"))
 	case err == nil:
@@ -83,9 +84,10 @@ func (c *lineConn) guard(f func() error) error {
 	})
 }
 
-// refuse tells the peer why the connection ends.
+// refuse tells the peer why the connection ends. It is logged, unless another
+// line says so.
 func (c *lineConn) refuse(e *Error) {
-	if !c.turnedAway {
+	if !c.turnedAway && c.failure == nil {
 		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", &c.peer}
 		if errors.Is(e, errLongLine) {
 			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
@@ -143,7 +145,7 @@ func (c *lineConn) handshake() bool {
 
 // gone reports whether err only says that the connection is no more.
 func gone(err error) bool {
-	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, errStopped} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -94,15 +94,19 @@ type CommandInfo struct {
 // they began. Names are 1 to 64 printable ASCII characters without spaces,
 // case-sensitive; on any other it panics, as on a nil f.
 func (e *Endpoint) AddHandleFunc(name string, f HandleFunc) {
-	if f == nil {
-		panic("endpoint: nil HandleFunc for " + quoteName(name)) //nolint:forbidigo // a defect of the program, found when it starts
-	}
 	e.Handle(name, f)
 }
 
 // Handle registers h under name, as AddHandleFunc does.
 func (e *Endpoint) Handle(name string, h Handler) {
-	if f, ok := h.(ServeFunc); h == nil || ok && f == nil {
+	isNil := h == nil
+	switch f := h.(type) {
+	case HandleFunc:
+		isNil = f == nil
+	case ServeFunc:
+		isNil = f == nil
+	}
+	if isNil {
 		panic("endpoint: nil Handler for " + quoteName(name)) //nolint:forbidigo // a defect of the program, found when it starts
 	}
 	e.register(name, entry{kind: KindRaw, handler: h})

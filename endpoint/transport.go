@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,6 +30,9 @@ type transport struct {
 	moved  atomic.Int64 // the moment at which a byte last moved, either way
 	broken atomic.Pointer[limitError]
 
+	stopping sync.Mutex  // held while stopped and the deadline behind it change
+	stopped  atomic.Bool // reads fail with errStopped
+
 	// Of the reader:
 	readBy    moment // reads end here whatever Idle says; 0: no such bound
 	readName  string // the limit behind readBy; empty: none that is reported
@@ -52,8 +56,9 @@ var epoch = time.Now()
 
 func now() moment { return int64(time.Since(epoch)) }
 
-// errBound is what a read returns that reached a readBy without a name.
-var errBound = error(&limitError{})
+// errBound is what a read returns that reached a readBy without a name, and
+// errStopped what it returns after stop. Neither is a limit.
+var errBound, errStopped = error(&limitError{what: "waiting"}), error(&limitError{what: "stopped"})
 
 // A limitError says which limit of time a peer reached. It is a net.Error and
 // an os.ErrDeadlineExceeded. Temporary is true because crypto/tls takes a
@@ -105,6 +110,23 @@ func (t *transport) renew(n int) {
 			t.readBy = now() + int64(t.readTime)
 		}
 	}
+}
+
+// stop makes reads fail with errStopped, one that waits included, until resume.
+// It is called from another goroutine than the reader's.
+func (t *transport) stop() {
+	t.stopping.Lock()
+	defer t.stopping.Unlock()
+	t.stopped.Store(true) // first: a reader looks at it when it has set its deadline
+	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// resume takes stop back. It is called by the reader.
+func (t *transport) resume() {
+	t.stopping.Lock()
+	defer t.stopping.Unlock()
+	t.stopped.Store(false)
+	t.readArmed = 0 // the deadline is another now
 }
 
 // Read reads, under the limit Idle and the bound of boundReads.
@@ -174,11 +196,16 @@ func (t *transport) armRead(start moment, again bool) error {
 		}
 		return t.fail(name, after, what)
 	}
-	if t.readArmed == at || t.readArmed > current && t.readArmed < at {
-		return nil
+	if t.readArmed != at && (t.readArmed <= current || t.readArmed > at) {
+		t.readArmed = at
+		if err := t.Conn.SetReadDeadline(deadline(current, at)); err != nil {
+			return err
+		}
 	}
-	t.readArmed = at
-	return t.SetReadDeadline(deadline(current, at))
+	if t.stopped.Load() {
+		return errStopped
+	}
+	return nil
 }
 
 // deadline is the moment at as a time, given that it is now current. It is made
