@@ -158,13 +158,15 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 
 // decodeJSON decodes a request that was typed by hand.
 func (v *invocation) decodeJSON(src []byte) *Error {
-	if v.e.limits.Decoded < 0 || v.call.requestJSONCost(src) <= int64(v.e.limits.Decoded) {
-		if err := v.charge.hold(v.call.requestJSONCost(src)); err != nil {
-			return err
-		}
+	cost, limit := jsonCost(src, v.en.unary.largestJSON()), int64(v.e.limits.Decoded)
+	if limit >= 0 && cost > limit {
+		return refusal(ResourceExhausted, "JSON that may take %d bytes decoded, more than %d: send a gob", cost, limit)
 	}
-	if err := v.call.decodeRequestJSON(src, v.e.limits.Decoded); err != nil {
-		return refusal(InvalidArgument, "%s", strings.TrimPrefix(err.Error(), "json: "))
+	if err := v.charge.hold(cost); err != nil {
+		return err
+	}
+	if err := v.call.decodeRequestJSON(src); err != nil {
+		return refusal(InvalidArgument, "%s", strings.TrimPrefix(errText(err), "json: "))
 	}
 	return nil
 }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package endpoint_test
+
+// raceEnabled: tests that measure allocation do not under the race detector.
+const raceEnabled = false
