@@ -97,7 +97,7 @@ type contextKey struct{}
 
 // TestCallContext: a caller's deadline and cancel, and what the handler sees of
 // its context.
-func TestCallContext(t *testing.T) {
+func TestTypedCallContext(t *testing.T) {
 	release := make(chan struct{})
 	seen := make(chan context.Context, 100)
 	register := func(e *endpoint.Endpoint) {
@@ -207,8 +207,6 @@ func interceptedBy(i ...endpoint.Interceptor) func(*endpoint.Endpoint) {
 const spyCommand endpoint.Command[struct{ D decodeSpy }, text] = "SPY"
 
 func spyOn(s string) struct{ D decodeSpy } { return struct{ D decodeSpy }{decodeSpy{s}} }
-
-type next = func(context.Context) error
 
 func TestCallInterceptors(t *testing.T) {
 	var order []string
