@@ -3,8 +3,8 @@ package endpoint
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"gobnode/internal/gobcodec"
@@ -29,7 +29,9 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return notSent(ctx.Err())
+	}
+	if err := ctx.Err(); err != nil { // both may have been ready
+		return notSent(err)
 	}
 	if c.dead {
 		return &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: errDead.Error(), cause: errDead}
@@ -41,24 +43,19 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
 	}
 	*buf = request
-	if limit := c.limits.Message; limit >= 0 && len(request) > limit {
-		return refusal(ResourceExhausted, "a request of %d bytes, more than %d", len(request), limit)
+	if limit, n := c.limits.Message, len(request)-len(name)-1; limit >= 0 && n > limit {
+		return refusal(ResourceExhausted, "a request of %d bytes, more than %d", n, limit)
 	}
+	if n := c.Reader.Buffered(); n > 0 {
+		c.dead = true // the reply to this call could not be told from them
+		return refusal(FailedPrecondition, "%d bytes that belong to no call are unread", n)
+	}
+	defer c.bound(ctx)()
 	if err := c.Flush(); err != nil {
 		c.dead = true
-		return notSent(err)
+		return c.broken(ctx, err, 0)
 	}
-	stop := c.bound(ctx)
-	sent, err := c.stream.Write(request)
-	var answer *Error
-	if err == nil {
-		answer, err = c.readReply(x, buf)
-	}
-	if !stop() && err == nil && answer == nil {
-		// The context ended while the reply was already whole; but the deadline
-		// may have been set since, and is not to be told from a user's.
-		c.dead = true
-	}
+	answer, sent, err := c.exchange(request, x, buf)
 	if err != nil {
 		c.dead = true
 		return c.broken(ctx, err, sent)
@@ -66,14 +63,53 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	return answer
 }
 
-// bound makes reads and writes end when ctx does. stop takes that back; it
-// returns false if ctx has ended.
-func (c *Conn) bound(ctx context.Context) (stop func() bool) {
-	if ctx.Done() == nil {
-		return func() bool { return true }
+// exchange sends the request and reads the reply into x, or the answer that is
+// there instead. buf holds the request, and then the reply.
+func (c *Conn) exchange(request []byte, x outgoing, buf *[]byte) (answer *Error, sent int, err error) {
+	if sent, err = c.stream.Write(request); err == nil {
+		answer, err = c.readReply(x, buf)
+		return answer, sent, err
 	}
-	after := context.AfterFunc(ctx, func() { _ = c.stream.SetDeadline(time.Unix(1, 0)) })
-	return after
+	// An endpoint that refuses a request before its end says so and closes. That
+	// answer has come, then, and reading does not wait.
+	if gone(err) {
+		if line, readErr := c.readLine(); readErr == nil {
+			if told, ok := parseErrLine(string(line)); ok {
+				c.dead = true
+				return told, sent, nil
+			}
+		}
+	}
+	return nil, sent, err
+}
+
+// bound makes reads and writes fail from the end of ctx on, until release is
+// called, which puts the deadline of SetDeadline back in force.
+func (c *Conn) bound(ctx context.Context) (release func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	released := false // guarded by c.mu
+	stop := context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !released {
+			c.ended = true
+			_ = c.stream.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	return func() {
+		if stop() {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		released = true
+		if c.ended {
+			c.ended = false
+			_ = c.stream.SetDeadline(c.deadline)
+		}
+	}
 }
 
 // broken is the error of a call that failed on the connection. Nothing is known
@@ -89,6 +125,8 @@ func (c *Conn) broken(ctx context.Context, err error, sent int) *Error {
 		e.Code, e.Message, e.cause = CodeOf(ctx.Err()), ctx.Err().Error(), ctx.Err()
 	case errors.As(err, &own):
 		e.Code, e.Message = own.Code, own.Message
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e.Code, e.Message = DeadlineExceeded, "the deadline of SetDeadline passed"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		e.Message = "the endpoint closed the connection before the reply was whole"
 	}
@@ -145,8 +183,11 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	en, ok := e.lookup([]byte(name))
-	if !ok {
+	if err := checkName(name); err != nil {
+		return notSent(err)
+	}
+	en := e.lookup([]byte(name))
+	if en == nil {
 		return e.unknown([]byte(name))
 	}
 	if en.unary == nil {
@@ -156,7 +197,7 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if err != nil {
 		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
 	}
-	c := newLocalCall(ctx, e, &en)
+	c := newLocalCall(ctx, e, en)
 	if !e.addLocal(c) {
 		c.cancel(ErrClosed)
 		return notSent(&Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: ErrClosed.Error(), cause: ErrClosed})
@@ -170,7 +211,7 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 		return &Error{Code: CodeOf(ctx.Err()), Message: ctx.Err().Error(), cause: ctx.Err()}
 	}
 	if c.answer != nil {
-		return c.answer
+		return c.answer.told()
 	}
 	if _, err := x.decodeReply(c.reply, e.limits.gob()); err != nil {
 		return &Error{Code: badData(err).Code, Message: "the reply cannot be decoded: " + err.Error(), cause: err}
@@ -197,7 +238,7 @@ func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
 		c.cancel = func(cause error) { cancel(cause); stop() }
 	}
 	c.v = invocation{
-		e: e, en: en, call: en.unary.newCall(), charge: charge{from: &e.inFlight},
+		e: e, en: en, call: en.unary.newCall(), charge: e.newCharge(),
 		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger()}},
 		exited: func(answer *Error) { c.answer = answer },
 	}
@@ -218,7 +259,7 @@ func (c *localCall) run(request []byte) {
 	}
 	c.answer = c.v.run(func() *Error { return c.v.decodeGob(request) })
 	if c.answer == errAborted {
-		c.answer = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: fmt.Sprintf("%s aborted", c.v.en.name)}
+		c.answer = &Error{Code: Aborted, Outcome: c.v.outcome(), Message: c.v.en.name + " aborted"}
 	}
 	if c.answer == nil {
 		c.reply, c.answer = c.v.reply(nil, c.v.call.appendReply)

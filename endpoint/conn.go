@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/pkg/errors"
@@ -22,6 +23,12 @@ import (
 //
 // One goroutine may read while another writes. The caller closes a Conn; after
 // an error of reading or writing it is of no more use.
+//
+// A Conn is a [Caller]: typed commands are called on it from any number of
+// goroutines, one at a time, the others waiting within their contexts. While
+// calls are under way nothing else may use it, and what raw commands answered
+// must have been read. After a failed call it is dead, and fails every later one
+// with unavailable not_run, unless the endpoint answered with an ERR line.
 type Conn struct {
 	*bufio.ReadWriter
 
@@ -30,6 +37,10 @@ type Conn struct {
 	limits Limits
 	turn   chan struct{} // of capacity 1: held by the call under way
 	dead   bool          // guarded by turn
+
+	mu       sync.Mutex // guards following
+	deadline time.Time  // of SetDeadline
+	ended    bool       // the context of the call under way has ended: its deadline is in force
 }
 
 func newConn(c, stream net.Conn, limits Limits) *Conn {
@@ -102,8 +113,17 @@ func trimLine(line []byte) []byte {
 	return line
 }
 
-// SetDeadline bounds all reads and writes from now on, as of net.Conn.
-func (c *Conn) SetDeadline(t time.Time) error { return errors.WithStack(c.stream.SetDeadline(t)) }
+// SetDeadline bounds all reads and writes from now on, as of net.Conn. A typed
+// call ends with its context if that is earlier.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	if c.ended {
+		return nil // release sets it
+	}
+	return errors.WithStack(c.stream.SetDeadline(t))
+}
 
 // CloseWrite flushes what was written and tells the endpoint that no more
 // comes. Replies can still be read; the endpoint closes when it has sent them.

@@ -16,8 +16,10 @@ func goText[T any]() string {
 	if name := w.name(reflect.TypeFor[T]()); len(w.named) == 0 || w.named[0].Name() != name {
 		w.b.WriteString(name + "\n")
 	}
-	for i := 0; i < len(w.named); i++ { // declare finds more
-		w.declare(w.named[i])
+	for len(w.named) > 0 { // literal finds more
+		t := w.named[0]
+		w.named = w.named[1:]
+		w.b.WriteString("type " + t.Name() + " " + w.literal(t) + "\n")
 	}
 	return strings.TrimSuffix(w.b.String(), "\n")
 }
@@ -25,7 +27,7 @@ func goText[T any]() string {
 type typeText struct {
 	b     strings.Builder
 	seen  map[reflect.Type]bool
-	named []reflect.Type // in the order in which they are met
+	named []reflect.Type // met and not declared yet, in order
 }
 
 // opaque reports whether values of t encode themselves, so that what is inside
@@ -75,6 +77,7 @@ func (w *typeText) literal(t reflect.Type) string {
 		return fmt.Sprintf("[%d]%s", t.Len(), w.name(t.Elem()))
 	case reflect.Map:
 		return "map[" + w.name(t.Key()) + "]" + w.name(t.Elem())
+	default: // a struct
 	}
 	var b strings.Builder
 	b.WriteString("struct {\n")
@@ -92,11 +95,6 @@ func (w *typeText) literal(t reflect.Type) string {
 		b.WriteString("\t" + strings.ReplaceAll(line, "\n", "\n\t") + "\n")
 	}
 	return b.String() + "}"
-}
-
-// declare writes the declaration of a named type.
-func (w *typeText) declare(t reflect.Type) {
-	w.b.WriteString("type " + t.Name() + " " + w.literal(t) + "\n")
 }
 
 // jsonExample returns a T as JSON with one of everything, "" where JSON cannot
@@ -151,5 +149,6 @@ func fillExample(v reflect.Value, within map[reflect.Type]bool) {
 				fillExample(v.Field(i), within)
 			}
 		}
+	default: // zero will do
 	}
 }

@@ -25,7 +25,8 @@ type Dialer struct {
 	TLS *tls.Config
 
 	// Limits: Handshake bounds the TLS handshake, Line a reply read by
-	// Conn.Reply.
+	// Conn.Reply and an ERR line, Message and Decoded the reply to a typed call,
+	// Message its request too.
 	Limits Limits
 
 	// NetDial, if set, makes the connection in place of a net.Dialer. network

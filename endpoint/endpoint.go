@@ -53,7 +53,7 @@ type Endpoint struct {
 	closing   atomic.Bool   // set under mu
 
 	mu         sync.RWMutex // guards following
-	handlers   map[string]entry
+	handlers   map[string]*entry
 	docs       map[string]string
 	listeners  []*net.Listener // pointers, because not every listener can be compared
 	conns      map[*lineConn]struct{}
@@ -72,7 +72,6 @@ func (e *Endpoint) init() {
 		e.stop = make(chan struct{})
 		e.ended = make(chan struct{})
 		e.limits = e.Limits.withDefaults()
-		e.inFlight.limit = int64(e.limits.InFlight)
 		if e.TLS != nil {
 			e.tlsConfig = e.TLS.Clone()
 			if e.tlsConfig.MinVersion == 0 {
@@ -245,7 +244,7 @@ func (e *Endpoint) tellFull(c *lineConn) {
 	e.mu.Unlock()
 	if tell {
 		e.logger().Warn("connection refused: too many", "limit", "Connections",
-			"value", e.limits.Connections, "peer", c.peer.String(), "refused", n)
+			"value", e.limits.Connections, "peer", &c.peer, "refused", n)
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 // ErrClosed is what Serve and Listen return after Shutdown or Close.
 var ErrClosed = errors.New("endpoint closed")
 
-// ErrAbort, as the value of a panic or as the error of a [Handler], ends the
-// connection without a log line. A [HandleFunc], which has no error to return,
+// ErrAbort ends the connection without a log line, as the value of a panic or
+// as the error of a [Handler] or an [Interceptor]. A [HandleFunc], which has no error to return,
 // uses it when the rest of its data cannot be trusted.
 var ErrAbort = errors.New("command aborted")
 
@@ -60,15 +60,6 @@ func (c Code) String() string {
 		return codeNames[c]
 	}
 	return fmt.Sprintf("code_%d", uint8(c))
-}
-
-// ofFailure returns c, or Unknown if it is not the code of a failure: nobody who
-// reads an ERR line would take it for one.
-func (c Code) ofFailure() Code {
-	if c == OK || int(c) >= len(codeNames) {
-		return Unknown
-	}
-	return c
 }
 
 // Error makes a Code a target for errors.Is.
@@ -146,28 +137,27 @@ func Errorf(code Code, format string, args ...any) error {
 
 // CodeOf returns the code that err carries: that of the *Error or Code inside
 // it, DeadlineExceeded or Canceled for the errors of contexts and deadlines, OK
-// for nil and only for nil, and Unknown for anything else.
+// for nil and Unknown for anything else, an *Error without a code included.
 func CodeOf(err error) Code {
 	if err == nil {
 		return OK
 	}
 	var e *Error
-	if errors.As(err, &e) {
-		if e == nil {
-			return Unknown
-		}
-		return e.Code.ofFailure()
-	}
 	var c Code
 	switch {
+	case errors.As(err, &e) && e == nil:
+	case e != nil:
+		c = e.Code
 	case errors.As(err, &c):
-		return c.ofFailure()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return Canceled
 	}
-	return Unknown
+	if c == OK || int(c) >= len(codeNames) {
+		return Unknown
+	}
+	return c
 }
 
 // OutcomeOf returns the outcome of the *Error inside err, or OutcomeUnknown.
@@ -220,6 +210,13 @@ func parseErrLine(line string) (e *Error, ok bool) {
 		return nil, false
 	}
 	return &Error{Code: Code(code), Outcome: Outcome(outcome), Message: text}, true
+}
+
+// told returns what reaches the peer of e, whose code and outcome have names.
+// Callers in process get no more than that.
+func (e *Error) told() *Error {
+	t, _ := parseErrLine(string(appendErrLine(nil, e)))
+	return t
 }
 
 func indexOf(names []string, name string) (uint8, bool) {

@@ -13,66 +13,91 @@ import (
 
 // An invocation is one unary call on its way to a handler, however it came.
 type invocation struct {
-	e      *Endpoint
-	en     *entry
-	ctx    *callContext
-	call   incoming
-	charge charge
-	exited func(*Error) // told of runtime.Goexit in the handler, if not nil
+	e       *Endpoint
+	en      *entry
+	ctx     *callContext
+	call    incoming
+	charge  charge
+	entered bool         // the handler was called
+	exited  func(*Error) // told what to answer when the goroutine is ending, by runtime.Goexit
 }
 
 // errAborted stands for ErrAbort: nothing is answered.
 var errAborted = &Error{Code: Aborted, Message: ErrAbort.Error()}
 
 // run runs the interceptors and, inside of them, decode and the handler. Its
-// error says what to answer.
-func (v *invocation) run(decode func() *Error) (answer *Error) {
-	entered := false
-	last := func(ctx context.Context) error {
-		if err := decode(); err != nil {
-			return err
-		}
-		entered = true
-		return v.call.run(ctx)
-	}
-	panicked := false
-	err := protect(func() error {
-		return intercept(v.ctx, v.e.Interceptors, &v.ctx.info, last)
-	}, func(err error) {
-		panicked = true
-		answer = v.failed(err, entered, true)
-		if v.exited != nil {
-			v.exited(answer)
-		}
+// error says what to answer. Interceptors may change an error, but none makes a
+// success of a call that failed.
+func (v *invocation) run(decode func() *Error) *Error {
+	var inner error
+	called := false
+	err := v.guard(func() error {
+		return intercept(v.ctx, v.e.Interceptors, &v.ctx.info, func(ctx context.Context) error {
+			called = true
+			inner = v.guard(func() error {
+				if err := decode(); err != nil {
+					return err
+				}
+				v.entered = true
+				return v.call.run(ctx)
+			})
+			return inner
+		})
 	})
 	switch {
-	case panicked:
-		return answer
-	case err == nil && !entered:
-		return v.failed(errors.New("an interceptor returned nil without having called next"), false, true)
+	case errors.Is(inner, errAborted), errors.Is(err, errAborted):
+		return errAborted
+	case err == nil && !called:
+		return v.defect(errors.New("an interceptor returned nil without having called next"))
 	case err == nil:
+		err = inner
+	}
+	if err == nil {
 		return nil
 	}
-	return v.failed(err, entered, false)
+	return &Error{Code: CodeOf(err), Outcome: v.outcome(), Message: errText(err), cause: err}
 }
 
-// failed makes the answer of err. What is a defect rather than an answer is
-// logged with its stack, and answered without details but an id.
-func (v *invocation) failed(err error, entered, defect bool) *Error {
-	outcome := OutcomeNotRun
-	if entered {
-		outcome = OutcomeFailed
+// outcome is that of a failure at this moment.
+func (v *invocation) outcome() Outcome {
+	if v.entered {
+		return OutcomeFailed
 	}
-	if defect && errors.Is(err, ErrAbort) {
+	return OutcomeNotRun
+}
+
+// guard calls f, which is a user's, and makes an *Error of a panic in it.
+func (v *invocation) guard(f func() error) error {
+	return protect(f, func(err error, exiting bool) error {
+		answer := v.defect(err)
+		if exiting {
+			v.exited(answer)
+		}
+		return answer
+	})
+}
+
+// defect makes the answer of a panic, or of what else no caller is to see: it
+// is logged with its stack, and answered without details but an id.
+func (v *invocation) defect(err error) *Error {
+	if errors.Is(err, ErrAbort) {
 		return errAborted
 	}
-	if defect {
-		id := incident()
-		v.ctx.info.Logger.LogAttrs(v.ctx, slog.LevelError, "command panicked", slog.String("command", quoteName(v.en.name)), slog.String("incident", id),
-			slog.String("error", err.Error()), slog.String("peer", v.ctx.info.Peer.String()), slog.String("stack", fmt.Sprintf("%+v", err)))
-		return &Error{Code: Internal, Outcome: outcome, Message: "internal error; the log of the answering side has it as incident " + id}
+	id, stack := incident(), fmt.Sprintf("%+v", err)
+	if p := panickedIn(err); p != nil {
+		stack = string(p.Stack)
 	}
-	return &Error{Code: CodeOf(err), Outcome: outcome, Message: errText(err), cause: err}
+	v.ctx.info.Logger.LogAttrs(v.ctx, slog.LevelError, "command panicked", slog.String("command", quoteName(v.en.name)), slog.String("incident", id),
+		slog.String("error", err.Error()), slog.String("peer", v.ctx.info.Peer.String()), slog.String("stack", stack))
+	return &Error{Code: Internal, Outcome: v.outcome(), Message: "internal error; the log of the answering side has it as incident " + id}
+}
+
+// panickedIn returns the panic of a value's own encoding method in err, if that
+// is what err is.
+func panickedIn(err error) *gobcodec.PanicError {
+	var p *gobcodec.PanicError
+	_ = errors.As(err, &p)
+	return p
 }
 
 // errText is the text that travels. That of an *Error is its message, since
@@ -93,20 +118,29 @@ const firstAllowance = 32
 
 // decodeGob decodes a request whose bytes are charged for already.
 func (v *invocation) decodeGob(src []byte) *Error {
-	limits, wire := v.e.limits.gob(), int64(len(src))
-	whole := limits.Decoded
+	err := v.charge.decode(src, v.e.limits.gob(), v.call.decodeRequest)
+	if err != nil && panickedIn(err) != nil {
+		return v.defect(err)
+	}
+	return err
+}
+
+// decode decodes src, within limits, holding what that may take before it is
+// taken and what it took at the end.
+func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, gobcodec.Limits) (int, error)) *Error {
+	wire, whole := int64(len(src)), limits.Decoded
 	if first := leastCharge + firstAllowance*len(src); whole < 0 || first < whole {
 		limits.Decoded = first
 	}
 	for {
 		if limits.Decoded >= 0 {
-			if err := v.charge.hold(wire + int64(limits.Decoded)); err != nil {
+			if err := c.hold(wire + int64(limits.Decoded)); err != nil {
 				return err
 			}
 		}
-		n, err := v.call.decodeRequest(src, limits)
+		n, err := decode(src, limits)
 		if err == nil {
-			return v.charge.hold(wire + int64(n))
+			return c.hold(wire + int64(n))
 		}
 		var bound *gobcodec.BoundError
 		if errors.As(err, &bound) && bound.Bound == gobcodec.BoundDecoded && limits.Decoded != whole {
@@ -135,7 +169,7 @@ func (v *invocation) decodeJSON(src []byte) *Error {
 func badData(err error) *Error {
 	code := InvalidArgument
 	var bound *gobcodec.BoundError
-	if errors.As(err, &bound) {
+	if errors.As(err, &bound) && bound.Bound != gobcodec.BoundCount { // a count beyond the bytes left is just wrong
 		code = ResourceExhausted
 	}
 	return &Error{Code: code, Outcome: OutcomeNotRun, Message: err.Error(), cause: err}
@@ -144,10 +178,17 @@ func badData(err error) *Error {
 // reply encodes the reply behind dst, by encode, and checks its size.
 func (v *invocation) reply(dst []byte, encode func([]byte) ([]byte, error)) ([]byte, *Error) {
 	var out []byte
-	err := protect(func() (err error) {
+	err := v.guard(func() (err error) {
 		out, err = encode(dst)
 		return err
-	}, nil)
+	})
+	if err != nil && panickedIn(err) != nil {
+		err = v.defect(err)
+	}
+	var told *Error
+	if errors.As(err, &told) {
+		return dst, told
+	}
 	if err != nil {
 		return dst, &Error{Code: Internal, Outcome: OutcomeFailed, Message: "the reply cannot be encoded: " + err.Error(), cause: err}
 	}

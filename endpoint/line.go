@@ -258,8 +258,8 @@ func (c *lineConn) one() bool {
 	if len(name) == 0 {
 		return true
 	}
-	en, ok := c.e.lookup(name)
-	if !ok {
+	en := c.e.lookup(name)
+	if en == nil {
 		c.refuse(c.e.unknown(name))
 		return false
 	}
@@ -268,12 +268,11 @@ func (c *lineConn) one() bool {
 		c.refuse(shuttingDown())
 		return false
 	}
+	run := c.command
 	if en.kind == KindUnary {
-		ok = c.typed(&en, inline)
-	} else {
-		ok = c.command(&en)
+		run = c.typed
 	}
-	if !ok {
+	if !run(en, inline) {
 		c.linger()
 		return false
 	}

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 )
 
@@ -37,6 +38,10 @@ func (p *Peer) String() string {
 	}
 	return a.Network() + ":" + p.conn.LocalAddr().String()
 }
+
+// LogValue makes a Peer an attribute of a log line that costs nothing where the
+// line is not written.
+func (p *Peer) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
 // TLS returns the state of the TLS connection, nil on a plain one.
 func (p *Peer) TLS() *tls.ConnectionState {

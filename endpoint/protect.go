@@ -7,46 +7,56 @@ import (
 	"github.com/pkg/errors"
 )
 
-// protect calls f, which is a user's. A panic in f becomes the error, with its
-// stack. panicked, if not nil, is told of it as well, which is the only way to
-// learn of runtime.Goexit: the goroutine is ending then, and protect does not
+// protect calls f, which is a user's. What caught makes of a panic in f, which
+// it is given with its stack, is the error; an error of which the methods panic
+// counts as one. runtime.Goexit goes to caught as
+// well, with exiting set: the goroutine is ending then, and protect does not
 // return.
-func protect(f func() error, panicked func(error)) (err error) {
+func protect(f func() error, caught func(err error, exiting bool) error) (err error) {
 	returned := false
 	defer func() {
 		if returned {
 			return
 		}
 		v := recover()
-		if e, ok := v.(error); ok && errors.Is(usable(e), ErrAbort) {
-			err = ErrAbort
-		} else if v == nil {
+		switch {
+		case v == nil:
 			err = errors.New("runtime.Goexit was called")
-		} else {
+		case isAbort(v):
+			err = ErrAbort
+		default:
 			err = errors.Errorf("panic: %v", v)
 		}
-		if panicked != nil {
-			panicked(err)
-		}
+		err = caught(err, v == nil)
 	}()
 	err = f()
 	returned = true
-	return usable(err)
+	if bad := unusable(err); bad != nil {
+		return caught(bad, false)
+	}
+	return err
 }
 
-// usable returns err, or another in its place if its methods panic: those of a
+// unusable returns an error in place of err if err's methods panic: those of a
 // nil pointer do, once it has become an error that is not nil.
-func usable(err error) (e error) {
+func unusable(err error) (bad error) {
 	if err == nil {
 		return nil
 	}
 	defer func() {
 		if recover() != nil {
-			e = errors.Errorf("a %T, of which the methods panic", err)
+			bad = errors.Errorf("a %T, of which the methods panic", err)
 		}
 	}()
 	_, _, _ = err.Error(), CodeOf(err), errors.Is(err, ErrAbort)
-	return err
+	return nil
+}
+
+// isAbort reports whether v, of a panic, is ErrAbort or wraps it.
+func isAbort(v any) bool {
+	defer func() { _ = recover() }() // of v's methods
+	err, ok := v.(error)
+	return ok && errors.Is(err, ErrAbort)
 }
 
 // withStack gives err a stack, unless it has one of its own.

@@ -15,14 +15,14 @@ import (
 
 // command runs one command and flushes what it wrote. It returns false when the
 // connection is to end.
-func (c *lineConn) command(en *entry) bool {
+func (c *lineConn) command(en *entry, _ bool) bool {
 	c.grown = true
 	c.running = en.name
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	defer ctx.end()
 	if chain := c.e.Interceptors; len(chain) == 0 {
-		c.handle(ctx, en)
+		_ = c.handle(ctx, en) // kept in c.failure
 	} else if !c.handleInside(ctx, chain, en) {
 		return false
 	}
@@ -52,7 +52,6 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 		_ = c.fail(err)
 		return true
 	}
-	var told *Error
 	switch {
 	case errors.Is(err, ErrAbort): // nothing is answered
 	case c.panicked:
@@ -60,10 +59,8 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 	case err == nil:
 		_ = c.fail(errors.New("an interceptor returned nil without having called next"))
 		c.refuse(refusal(Internal, "internal error"))
-	case errors.As(err, &told):
-		c.refuse(refusal(CodeOf(err), "%s", told.Message))
 	default:
-		c.refuse(refusal(CodeOf(err), "%s", err))
+		c.refuse(refusal(CodeOf(err), "%s", errText(err)))
 	}
 	return false
 }
@@ -81,9 +78,9 @@ func (c *lineConn) fail(err error) error {
 // it keeps for report. After runtime.Goexit it does not return: run's deferred
 // part is next.
 func (c *lineConn) guard(f func() error) error {
-	return protect(f, func(err error) {
+	return protect(f, func(err error, _ bool) error {
 		c.panicked = true
-		_ = c.fail(err)
+		return c.fail(err)
 	})
 }
 
@@ -91,7 +88,7 @@ func (c *lineConn) guard(f func() error) error {
 // line says so.
 func (c *lineConn) refuse(e *Error) {
 	if !c.turnedAway && c.failure == nil {
-		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", c.peer.String()}
+		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", &c.peer}
 		if errors.Is(e, errLongLine) {
 			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
 		}
@@ -141,7 +138,7 @@ func (c *lineConn) handshake() bool {
 	case errors.As(err, &plain) && plain.Conn != nil:
 		c.refuse(refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS"))
 	case !gone(err):
-		c.e.logger().Info("TLS handshake failed", "error", err, "peer", c.peer.String())
+		c.e.logger().Info("TLS handshake failed", "error", err, "peer", &c.peer)
 	}
 	return false
 }
@@ -165,7 +162,7 @@ func (c *lineConn) report() {
 		if l.limit == "Idle" {
 			level = slog.LevelInfo // in the nature of things
 		}
-		log.Log(c.ctx, level, "connection closed at a limit", "limit", l.limit, "value", l.after, "why", l.what, "peer", c.peer.String())
+		log.Log(c.ctx, level, "connection closed at a limit", "limit", l.limit, "value", l.after, "why", l.what, "peer", &c.peer)
 		if !c.panicked {
 			return // what the handler made of it is a consequence
 		}
@@ -177,7 +174,7 @@ func (c *lineConn) report() {
 	if gone(c.failure) && !c.panicked {
 		level = slog.LevelInfo
 	}
-	attrs := []any{"error", c.failure.Error(), "peer", c.peer.String(), "stack", fmt.Sprintf("%+v", c.failure)}
+	attrs := []any{"error", c.failure.Error(), "peer", &c.peer, "stack", fmt.Sprintf("%+v", c.failure)}
 	if c.running == "" {
 		log.Log(c.ctx, level, "connection closed: ConnContext or a callback of TLS failed", attrs...)
 		return

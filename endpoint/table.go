@@ -70,7 +70,7 @@ func quoteName[T ~string | ~[]byte](name T) string {
 	return fmt.Sprintf("%+q", s)
 }
 
-// An entry is what the table holds of a command.
+// An entry is what the table holds of a command. It does not change.
 type entry struct {
 	name    string
 	kind    Kind
@@ -119,10 +119,10 @@ func (e *Endpoint) register(name string, en entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.handlers == nil {
-		e.handlers = make(map[string]entry)
+		e.handlers = make(map[string]*entry)
 	}
 	en.name = name
-	e.handlers[name] = en
+	e.handlers[name] = &en
 }
 
 // Describe gives the command name a text for HELP, one paragraph. It may come
@@ -148,7 +148,7 @@ func (e *Endpoint) Commands() []CommandInfo {
 }
 
 // commandInfo is called with mu held.
-func (e *Endpoint) commandInfo(en entry) CommandInfo {
+func (e *Endpoint) commandInfo(en *entry) CommandInfo {
 	info := CommandInfo{Name: en.name, Kind: en.kind, Doc: e.docs[en.name]}
 	if en.unary != nil {
 		info.Request, info.Reply, info.Example = en.unary.describe()
@@ -156,12 +156,12 @@ func (e *Endpoint) commandInfo(en entry) CommandInfo {
 	return info
 }
 
-// lookup finds the command that name, a slice of a read buffer, names.
-func (e *Endpoint) lookup(name []byte) (entry, bool) {
+// lookup finds the command that name, a slice of a read buffer, names; nil if
+// there is none.
+func (e *Endpoint) lookup(name []byte) *entry {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	en, ok := e.handlers[string(name)] // this form does not allocate
-	return en, ok
+	return e.handlers[string(name)] // this form does not allocate
 }
 
 // near returns the registered name that a mistyped one most likely means, or

@@ -32,7 +32,7 @@ func dropMessage(b *[]byte) {
 func (c *lineConn) typed(en *entry, inline bool) bool {
 	c.grown = true
 	c.running = en.name
-	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: charge{from: &c.e.inFlight}}
+	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: c.e.newCharge()}
 	v.ctx = &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	defer v.ctx.end()
 	v.exited = func(answer *Error) { c.answer(answer) }
@@ -67,42 +67,28 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 // readData reads the request, whole and no further, into dst. A refused request
 // with ok was read to its end all the same.
 func (c *lineConn) readData(v *invocation, dst []byte, inline bool) (data []byte, refused *Error, ok bool) {
-	if err := v.charge.hold(leastCharge); err != nil && !inline && v.call.noRequest() {
-		return dst, err, true
-	} else if err != nil {
-		refused = err
-	}
 	if inline {
 		line, err := c.b.r.ReadSlice('\n') // whole in the buffer: readLine saw it
-		return append(dst, bytes.TrimRight(line, "\r\n")...), refused, err == nil
+		return append(dst, bytes.TrimRight(line, "\r\n")...), v.charge.hold(leastCharge), err == nil
 	}
 	if v.call.noRequest() {
-		return dst, refused, true
+		return dst, v.charge.hold(leastCharge), true
 	}
 	c.t.boundSteps("Progress", c.e.limits.Progress)
 	defer c.t.boundReads("", 0)
-	data, err := gobcodec.ReadMessageCharged(c.b.r, dst, c.e.limits.gob(), func(n int) error {
-		if refused == nil {
-			refused = v.charge.hold(int64(n))
-		}
-		if refused != nil {
-			return refused
-		}
-		return nil
-	})
+	data, err := readMessage(c.b.r, dst, &c.e.limits, &v.charge)
+	var told *Error
 	switch {
 	case err == nil:
-		return data, refused, true
+		return data, nil, true
+	case errors.As(err, &told):
+		known := told.Outcome == OutcomeNotRun
+		told.Outcome = OutcomeNotRun // nothing of it has run either way
+		return data, told, known
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return data, refusal(InvalidArgument, "the connection ended within the data of %s", c.running), false
-	case gone(err), c.t.broken.Load() != nil:
-		return data, nil, false
 	}
-	var told *Error
-	if !errors.As(err, &told) {
-		told = badData(err)
-	}
-	return data, told, !errors.Is(err, gobcodec.ErrEndUnknown)
+	return data, nil, false
 }
 
 // sendReply sends OK and the reply.
@@ -132,28 +118,64 @@ func (c *lineConn) answer(e *Error) bool {
 	return err == nil
 }
 
-// ReadGob reads one gob value from r, no byte further, into *v, under
-// limits.Message and limits.Decoded: what encoding/gob would decode, without
-// its risks on hostile bytes. r ends before the first byte: io.EOF. Any other
-// error leaves r somewhere in the data unless it is an *Error with the outcome
-// not_run: then the gob was read whole and refused.
+// beingRead is what all calls of ReadGob hold together.
+var beingRead allowance
+
+// ReadGob reads one gob value from r, no byte further, into *v: what
+// encoding/gob would decode, without its risks on hostile bytes. It obeys
+// limits.Message and limits.Decoded, and while it reads and decodes, all calls of
+// ReadGob in the process together hold at most limits.InFlight.
+//
+// If r ends before the first byte, the error is io.EOF. If it is an *Error with
+// the outcome not_run, the gob was read whole and refused, and what follows it
+// can be read. After any other error r stands somewhere inside the gob.
 func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 	codec, err := gobcodec.For[T]()
 	if err != nil {
-		return errors.WithStack(badData(err))
+		return errors.WithStack(&Error{Code: InvalidArgument, Message: err.Error(), cause: err})
 	}
 	limits = limits.withDefaults()
+	c := charge{from: &beingRead, limit: int64(limits.InFlight)}
+	defer c.release()
 	buf := takeMessage()
 	defer dropMessage(buf)
-	data, err := gobcodec.ReadMessage(r, (*buf)[:0], limits.gob())
+	data, err := readMessage(r, (*buf)[:0], &limits, &c)
 	*buf = data
 	if err != nil {
 		return errors.WithStack(err)
 	}
-	if _, err := codec.Decode(data, v, limits.gob()); err != nil {
-		return errors.WithStack(badData(err))
+	refused := c.decode(data, limits.gob(), func(src []byte, limits gobcodec.Limits) (int, error) {
+		return codec.Decode(src, v, limits)
+	})
+	if refused != nil {
+		return errors.WithStack(refused)
 	}
 	return nil
+}
+
+// readMessage reads one gob behind dst, holding its bytes before they are
+// there. Its error is an *Error with the outcome not_run if the gob was read to
+// its end.
+func readMessage(r *bufio.Reader, dst []byte, limits *Limits, c *charge) ([]byte, error) {
+	data, err := gobcodec.ReadMessageCharged(r, dst, limits.gob(), func(n int) error {
+		if err := c.hold(int64(n)); err != nil {
+			return err
+		}
+		return nil
+	})
+	if err == nil {
+		return data, nil
+	}
+	var bad *gobcodec.Error
+	var bound *gobcodec.BoundError
+	if !errors.As(err, &bad) && !errors.As(err, &bound) {
+		return data, err // of r, or of hold
+	}
+	refused := badData(err)
+	if errors.Is(err, gobcodec.ErrEndUnknown) {
+		refused.Outcome = OutcomeUnknown
+	}
+	return data, refused
 }
 
 // WriteGob writes *v to w as one self-contained gob, byte for byte what a new

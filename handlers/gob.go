@@ -19,7 +19,7 @@ func Gob(ctx context.Context, rw *bufio.ReadWriter) error {
 		return errors.WithMessage(err, "GOB data")
 	}
 	info := endpoint.InfoFrom(ctx)
-	info.Logger.InfoContext(ctx, "gob received", "peer", info.Peer.String(),
+	info.Logger.InfoContext(ctx, "gob received", "peer", info.Peer,
 		"n", data.N, "s", data.S, "m", data.M, "p", data.P, "c", data.C)
 	return nil
 }

@@ -20,7 +20,7 @@ func String(ctx context.Context, rw *bufio.ReadWriter) error {
 		return errors.WithMessage(err, "STRING data")
 	}
 	info := endpoint.InfoFrom(ctx)
-	info.Logger.InfoContext(ctx, "string received", "text", string(line), "peer", info.Peer.String())
+	info.Logger.InfoContext(ctx, "string received", "text", string(line), "peer", info.Peer)
 	if _, err := rw.WriteString("Thank you.\n"); err != nil {
 		return errors.WithStack(err)
 	}

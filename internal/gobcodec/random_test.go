@@ -66,9 +66,10 @@ func (f *filler) value(v reflect.Value, element bool) {
 			f.value(v.Elem(), element)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if v.Field(i).CanSet() && f.IntN(8) != 0 {
-				f.value(v.Field(i), false)
+		for _, e := range v.Fields() {
+			always := e.Kind() == reflect.Array || e.Kind() == reflect.Struct // they are sent always, with what is in them
+			if e.CanSet() && (always || f.IntN(8) != 0) {
+				f.value(e, false)
 			}
 		}
 	}

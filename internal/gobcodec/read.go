@@ -15,14 +15,16 @@ const firstRead = 4 << 10
 // that is only announced.
 //
 // Errors of r come back as they are: io.EOF if there was no byte at all, io.ErrUnexpectedEOF after the first. A refusal is an
-// *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a gob with too
-// many definitions the rest is read and dropped. With an error dst comes back as it was.
+// *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a
+// gob with too many definitions the rest is read and dropped, within the limit of the whole. With an error dst comes back as
+// it was. The limits of time are the caller's: r blocks as its connection does.
 func ReadMessage(r *bufio.Reader, dst []byte, lim Limits) ([]byte, error) {
 	return ReadMessageCharged(r, dst, lim, nil)
 }
 
 // ReadMessageCharged is ReadMessage with a say in the memory it takes: charge, if not nil, is called with the length
-// that dst is about to have, before it grows. When charge fails, the rest of the gob is read and dropped, and its error comes back.
+// that dst is about to have, before it grows. When charge fails, the rest of the gob is read and dropped, and its error comes
+// back.
 func ReadMessageCharged(r *bufio.Reader, dst []byte, lim Limits, charge func(length int) error) ([]byte, error) {
 	m := messageReader{r: r, dst: dst, limit: lim.message(), charge: charge}
 	for {
@@ -43,6 +45,7 @@ func ReadMessageCharged(r *bufio.Reader, dst []byte, lim Limits, charge func(len
 	}
 }
 
+// A messageReader is the state of one ReadMessage.
 type messageReader struct {
 	r       *bufio.Reader
 	dst     []byte
@@ -118,8 +121,8 @@ func (m *messageReader) body(head []byte, size int) error {
 			m.refused = m.charge(len(m.dst) + len(head) + n)
 		}
 		if m.refused != nil {
-			got, err := m.r.Discard(size)
-			m.read += uint64(got)
+			dropped, err := m.r.Discard(size)
+			m.read += uint64(dropped)
 			return err
 		}
 		if first {

@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 )
 
 // A selfEncoding says by which methods a type encodes itself. encoding/gob asks for GobEncode, then for MarshalBinary, and
@@ -16,6 +17,8 @@ const (
 	selfGob
 	selfBinary
 )
+
+const oneWay = "has methods to encode itself but not the ones to decode itself, or the reverse"
 
 var (
 	gobEncoder        = reflect.TypeFor[gob.GobEncoder]()
@@ -33,7 +36,7 @@ func selfEncodingOf(rt reflect.Type, path string) (self selfEncoding, byValue bo
 	p := reflect.PointerTo(rt)
 	enc := chosen(p, gobEncoder, binaryMarshaler)
 	if dec := chosen(p, gobDecoder, binaryUnmarshaler); dec != enc {
-		return selfNone, false, &Error{Path: path, Reason: "has methods to encode itself but not the ones to decode itself, or the reverse"}
+		return selfNone, false, &Error{Path: path, Reason: oneWay}
 	}
 	switch enc {
 	case selfGob:
@@ -55,6 +58,14 @@ func chosen(p, byGob, byBinary reflect.Type) selfEncoding {
 	return selfNone
 }
 
+// A PanicError is a panic in a method of a type that encodes itself. It is the Err of an *Error.
+type PanicError struct {
+	Value any
+	Stack []byte // of the panic
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
 // zero reports whether gob leaves the value at p out of a struct.
 func (t *goType) zero(p ptr) bool { return t.byValue && reflect.NewAt(t.rt, p).Elem().IsZero() }
 
@@ -62,10 +73,10 @@ func (t *goType) zero(p ptr) bool { return t.byValue && reflect.NewAt(t.rt, p).E
 func (t *goType) marshal(p ptr) (data []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v", r)
+			err = &PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
 	case selfGob:
 		return v.(gob.GobEncoder).GobEncode()
 	default:
@@ -77,10 +88,10 @@ func (t *goType) marshal(p ptr) (data []byte, err error) {
 func (t *goType) unmarshal(p ptr, data []byte) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v", r)
+			err = &PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
 	case selfGob:
 		return v.(gob.GobDecoder).GobDecode(data)
 	default:
