@@ -73,7 +73,11 @@ type limitError struct {
 }
 
 func (e *limitError) Error() string {
-	return fmt.Sprintf("limit %s: %s for %v", e.limit, e.what, e.after)
+	text := fmt.Sprintf("%s for %v", e.what, e.after)
+	if e.limit != "" {
+		text = "limit " + e.limit + ": " + text
+	}
+	return text
 }
 func (e *limitError) Timeout() bool   { return true }
 func (e *limitError) Temporary() bool { return true }
