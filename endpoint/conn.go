@@ -22,7 +22,7 @@ import (
 //	c.Flush()
 //	reply, err := c.Reply()
 //
-// One goroutine may read while another writes. The caller closes a Conn; after
+// One goroutine may read while another writes; Reply does both. The caller closes a Conn; after
 // an error of reading or writing it is of no more use.
 //
 // A Conn is a [Caller]: typed commands are called on it from any number of

@@ -91,7 +91,9 @@ func (c *config) parse(args []string, lookup func(string) (string, bool)) error 
 		if !ok || value == "" || c.from[f.Name] == fromCommandLine {
 			return
 		}
-		if err := fs.Set(f.Name, value); err != nil && bad == nil {
+		if err := fs.Set(f.Name, value); err != nil && f.Name == "version" {
+			return // the images of Node.js set NODE_VERSION to a number
+		} else if err != nil && bad == nil {
 			bad = usage("invalid value %q of the variable %s: %s", value, envName(f.Name), err)
 		}
 		c.from[f.Name] = fromEnvironment
