@@ -241,8 +241,8 @@ func FuzzErrLine(f *testing.F) {
 	})
 }
 
-// FuzzReply has an endpoint say whatever it likes to a Conn.
-func FuzzReply(f *testing.F) {
+// FuzzConnReply has an endpoint say whatever it likes to a Conn.
+func FuzzConnReply(f *testing.F) {
 	f.Add([]byte("hello\nERR not_found failed x\r\nhalf"), []byte{3})
 	f.Add([]byte(strings.Repeat("x", 9000)), []byte{})
 	f.Fuzz(func(t *testing.T, data, cuts []byte) {
