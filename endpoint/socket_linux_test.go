@@ -3,9 +3,12 @@ package endpoint_test
 import (
 	"bufio"
 	"context"
+	"io"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"gobnode/endpoint"
 
@@ -78,4 +81,30 @@ func TestReset(t *testing.T) {
 	for _, line := range n.all() {
 		assert.NotContains(t, line, "level=ERROR")
 	}
+}
+
+// TestSettledSockets: bytes that come on a socket about when its waiting
+// goroutine hands over are neither lost nor doubled.
+func TestSettledSockets(t *testing.T) {
+	n := tcpNode(t, nil)
+	var wg sync.WaitGroup
+	for i := range 200 {
+		c := n.dial(t)
+		c.ping()
+		wg.Go(func() {
+			// From 5 ms before to 5 ms behind.
+			time.Sleep(endpoint.SettleTime + time.Duration(i-100)*50*time.Microsecond)
+			for range 3 {
+				if _, err := io.WriteString(c.Conn, "LINE a\nPING\n"); !assert.NoError(t, err) {
+					return
+				}
+				got := make([]byte, len("line a\nPONG\n"))
+				_, err := io.ReadFull(c.r, got)
+				assert.NoError(t, err)
+				assert.Equal(t, "line a\nPONG\n", string(got))
+			}
+		})
+	}
+	wg.Wait()
+	assert.Empty(t, n.all())
 }
