@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -442,5 +443,38 @@ func TestPeerThatOnlySends(t *testing.T) {
 		synctest.Wait()
 		assert.Less(t, sent, 2*memnet.DefaultBuffer)
 		n.only(t, "limit=Progress", "took too little", c.local())
+	})
+}
+
+// TestSlowloris: 1,000 peers that send a byte a second are all gone after 10 s,
+// one that behaves notices nothing.
+func TestSlowloris(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		n := memNode(t, nil)
+		good := n.dial(t)
+		var slow sync.WaitGroup
+		for range 1000 {
+			c := n.dial(t)
+			slow.Go(func() {
+				start := time.Now()
+				for {
+					if _, err := c.Write([]byte{'x'}); err != nil {
+						break
+					}
+					time.Sleep(time.Second)
+				}
+				assert.LessOrEqual(t, time.Since(start), 12*time.Second)
+				_ = c.Close()
+			})
+		}
+		for range 150 {
+			start := time.Now()
+			good.ping()
+			assert.Zero(t, time.Since(start))
+			time.Sleep(100 * ms)
+		}
+		slow.Wait()
+		assert.Len(t, n.with("limit=Progress"), 1000)
+		assert.Len(t, n.all(), 1000)
 	})
 }

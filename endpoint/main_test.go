@@ -145,6 +145,14 @@ func (n *node) dial(t *testing.T) *client {
 	return newClient(t, c)
 }
 
+// dialTCP connects to an address on loopback.
+func dialTCP(t *testing.T, addr string) *client {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	return newClient(t, c)
+}
+
 // A client is the other end of a connection, in bytes.
 type client struct {
 	net.Conn

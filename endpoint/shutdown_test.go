@@ -142,6 +142,17 @@ func TestShutdownWaits(t *testing.T) {
 		})()
 		require.NoError(t, n.Shutdown(t.Context()))
 	})
+	bubble(t, "and what cannot be a command behind it", func(t *testing.T) {
+		n := workNode(t)
+		c := n.dial(t)
+		c.send("WORK\n\n\x01PING\n")
+		synctest.Wait()
+		defer together(func() {
+			assert.Regexp(t, "^done\nERR invalid_argument not_run [^\n]*\n$", c.end())
+			_ = c.Close()
+		})()
+		require.NoError(t, n.Shutdown(t.Context()))
+	})
 	bubble(t, "not for long for a peer that keeps its end open", func(t *testing.T) {
 		n := workNode(t)
 		c := n.dial(t)
