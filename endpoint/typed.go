@@ -125,6 +125,9 @@ var beingRead allowance
 // limits.Message and limits.Decoded, and while it reads and decodes, all calls of
 // ReadGob in the process together hold at most limits.InFlight.
 //
+// An empty struct is no data: nothing is read. A T that gob cannot hold is
+// invalid_argument, and nothing is read either.
+//
 // If r ends before the first byte, the error is io.EOF. If it is an *Error with
 // the outcome not_run, the gob was read whole and refused, and what follows it
 // can be read. After any other error r stands somewhere inside the gob.
@@ -132,6 +135,9 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 	codec, err := gobcodec.For[T]()
 	if err != nil {
 		return errors.WithStack(&Error{Code: InvalidArgument, Message: err.Error(), cause: err})
+	}
+	if codec.Empty() {
+		return nil
 	}
 	limits = limits.withDefaults()
 	c := charge{from: &beingRead, limit: int64(limits.InFlight)}
