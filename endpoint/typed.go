@@ -34,7 +34,10 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	c.running = en.name
 	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: c.e.newCharge()}
 	v.ctx = &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
-	v.exited = func(answer *Error) { c.answer(answer) }
+	v.exited = func(answer *Error) {
+		c.answer(answer)
+		c.linger()
+	}
 	defer v.charge.release()
 	buf := takeMessage()
 	defer dropMessage(buf)
