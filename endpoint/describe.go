@@ -6,49 +6,48 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 )
 
 // goText returns T as Go text: the declaration of every named type that it
 // reaches, each once, T first.
 func goText[T any]() string {
-	w := typeText{seen: make(map[reflect.Type]bool)}
-	if name := w.name(reflect.TypeFor[T]()); len(w.named) == 0 || w.named[0].Name() != name {
+	w := typeText{names: make(map[reflect.Type]string), taken: make(map[string]bool)}
+	if name := w.name(reflect.TypeFor[T]()); len(w.named) == 0 || w.names[w.named[0]] != name {
 		w.b.WriteString(name + "\n")
 	}
-	for len(w.named) > 0 { // literal finds more
-		t := w.named[0]
-		w.named = w.named[1:]
-		w.b.WriteString("type " + t.Name() + " " + w.literal(t) + "\n")
+	for i := 0; i < len(w.named); i++ { // literal finds more
+		t := w.named[i]
+		w.b.WriteString("type " + w.names[t] + " " + w.literal(t) + "\n")
 	}
 	return strings.TrimSuffix(w.b.String(), "\n")
 }
 
 type typeText struct {
 	b     strings.Builder
-	seen  map[reflect.Type]bool
-	named []reflect.Type // met and not declared yet, in order
+	names map[reflect.Type]string
+	taken map[string]bool
+	named []reflect.Type // in the order in which they are met
 }
 
-// opaque reports whether values of t encode themselves, so that what is inside
-// of t does not travel.
-func opaque(t reflect.Type) bool {
-	for _, i := range []reflect.Type{
-		reflect.TypeFor[gob.GobEncoder](), reflect.TypeFor[encoding.BinaryMarshaler](), reflect.TypeFor[encoding.TextMarshaler](),
-	} {
-		if t.Implements(i) || reflect.PointerTo(t).Implements(i) {
-			return true
-		}
-	}
-	return false
+// sendsItself reports whether gob leaves t to t's own methods, so that what is
+// inside of t does not travel. encoding.TextMarshaler is not among them.
+func sendsItself(t reflect.Type) bool {
+	return implements[gob.GobEncoder](t) || implements[encoding.BinaryMarshaler](t)
+}
+
+func implements[I any](t reflect.Type) bool {
+	i := reflect.TypeFor[I]()
+	return t.Implements(i) || reflect.PointerTo(t).Implements(i)
 }
 
 // name returns t as it is written inside a declaration.
 func (w *typeText) name(t reflect.Type) string {
-	if opaque(t) {
+	if sendsItself(t) {
 		return t.String()
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // the others are basic
 	case reflect.Struct, reflect.Slice, reflect.Array, reflect.Map, reflect.Pointer:
 	default:
 		return t.Kind().String() // the name of a basic type does not travel
@@ -56,12 +55,20 @@ func (w *typeText) name(t reflect.Type) string {
 	if t.Name() == "" {
 		return w.literal(t)
 	}
-	if !w.seen[t] {
-		w.seen[t] = true
+	if w.names[t] == "" {
+		name := packagePath.ReplaceAllString(t.Name(), "")
+		if w.taken[name] {
+			name = t.String()
+		}
+		w.names[t], w.taken[name] = name, true
 		w.named = append(w.named, t)
 	}
-	return t.Name()
+	return w.names[t]
 }
+
+// packagePath matches what reflect puts around the names of type arguments: a
+// path in front, and a number behind that of a type declared in a function.
+var packagePath = regexp.MustCompile(`[^][*, ]+\.|·\d+`)
 
 // literal returns what t is made of.
 func (w *typeText) literal(t reflect.Type) string {
@@ -80,13 +87,12 @@ func (w *typeText) literal(t reflect.Type) string {
 	default: // a struct
 	}
 	var b strings.Builder
-	b.WriteString("struct {\n")
 	for f := range t.Fields() {
 		if !f.IsExported() {
 			continue // gob does not send it
 		}
 		line := w.name(f.Type)
-		if !f.Anonymous {
+		if !f.Anonymous || line == f.Type.Kind().String() { // an embedded basic type goes by its own name
 			line = f.Name + " " + line
 		}
 		if f.Tag != "" {
@@ -94,61 +100,89 @@ func (w *typeText) literal(t reflect.Type) string {
 		}
 		b.WriteString("\t" + strings.ReplaceAll(line, "\n", "\n\t") + "\n")
 	}
-	return b.String() + "}"
+	if b.Len() == 0 {
+		return "struct{}"
+	}
+	return "struct {\n" + b.String() + "}"
 }
+
+const (
+	maxExample     = 1 << 10 // bytes of an example; nobody types more
+	maxExampleSize = 4 << 10 // bytes of a value in one
+)
 
 // jsonExample returns a T as JSON with one of everything, "" where JSON cannot
-// hold one.
+// hold one or where the type takes no such thing.
 func jsonExample[T any]() string {
-	v := reflect.New(reflect.TypeFor[T]()).Elem()
-	fillExample(v, make(map[reflect.Type]bool))
-	b, err := json.Marshal(v.Interface())
-	if err != nil || len(b) > 1<<10 { // a large array, say: nobody types that
+	var text []byte
+	err := protect(func() (err error) {
+		if reflect.TypeFor[T]().Size() > maxExampleSize {
+			return nil
+		}
+		v := new(T)
+		f := filler{within: make(map[reflect.Type]bool), left: maxExample}
+		f.fill(reflect.ValueOf(v).Elem())
+		if text, err = json.Marshal(v); err != nil {
+			return err
+		}
+		return decodeJSON(text, new(T))
+	}, func(err error, _ bool) error { return err }) // of the type's own methods
+	if err != nil || len(text) > maxExample {
 		return ""
 	}
-	return string(b)
+	return string(text)
 }
 
-// fillExample gives v one element, one entry or one value to point at, all the
-// way down but not round in a circle: within holds the types that v is in.
-func fillExample(v reflect.Value, within map[reflect.Type]bool) {
+// A filler gives values one element, one entry or one value to point at, all
+// the way down but not round in a circle.
+type filler struct {
+	within map[reflect.Type]bool // the types that the value is in
+	left   int                   // values that may still be filled
+}
+
+func (f *filler) fill(v reflect.Value) {
 	t := v.Type()
-	if within[t] || opaque(t) {
+	if t.Kind() == reflect.Pointer {
+		if f.fits(t.Elem()) {
+			v.Set(reflect.New(t.Elem()))
+			f.fill(v.Elem())
+		}
 		return
 	}
-	within[t] = true
-	defer delete(within, t)
-	switch v.Kind() {
+	if f.left--; f.left < 0 || f.within[t] || implements[json.Marshaler](t) || implements[encoding.TextMarshaler](t) {
+		return
+	}
+	f.within[t] = true
+	defer delete(f.within, t)
+	switch t.Kind() { //nolint:exhaustive // the others stay zero
 	case reflect.String:
 		v.SetString("text")
-	case reflect.Pointer:
-		if !within[t.Elem()] {
-			v.Set(reflect.New(t.Elem()))
-			fillExample(v.Elem(), within)
-		}
 	case reflect.Slice:
-		if !within[t.Elem()] {
+		if f.fits(t.Elem()) {
 			v.Set(reflect.MakeSlice(t, 1, 1))
-			fillExample(v.Index(0), within)
+			f.fill(v.Index(0))
 		}
 	case reflect.Array:
 		if v.Len() > 0 {
-			fillExample(v.Index(0), within)
+			f.fill(v.Index(0))
 		}
 	case reflect.Map:
-		if !within[t.Elem()] {
+		if f.fits(t.Key()) && f.fits(t.Elem()) {
 			key, elem := reflect.New(t.Key()).Elem(), reflect.New(t.Elem()).Elem()
-			fillExample(key, within)
-			fillExample(elem, within)
+			f.fill(key)
+			f.fill(elem)
 			v.Set(reflect.MakeMap(t))
 			v.SetMapIndex(key, elem)
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if t.Field(i).IsExported() {
-				fillExample(v.Field(i), within)
+				f.fill(v.Field(i))
 			}
 		}
-	default: // zero will do
 	}
 }
+
+// fits reports whether a new value of t is to be made. What it points at is
+// asked about when it is met.
+func (f *filler) fits(t reflect.Type) bool { return !f.within[t] && t.Size() <= maxExampleSize }

@@ -20,7 +20,8 @@ type invocation struct {
 	call    incoming
 	charge  charge
 	entered bool         // the handler was called
-	exited  func(*Error) // told what to answer when the goroutine is ending, by runtime.Goexit
+	exited  func(*Error) // told once what to answer when the goroutine is ending, by runtime.Goexit
+	exiting bool
 }
 
 // errAborted stands for ErrAbort: nothing is answered.
@@ -70,8 +71,11 @@ func (v *invocation) outcome() Outcome {
 // guard calls f, which is a user's, and makes an *Error of a panic in it.
 func (v *invocation) guard(f func() error) error {
 	return protect(f, func(err error, exiting bool) error {
+		if v.exiting { // from a guard inside of this one
+			return nil
+		}
 		answer := v.defect(err)
-		if exiting {
+		if v.exiting = exiting; exiting {
 			v.exited(answer)
 		}
 		return answer

@@ -139,21 +139,18 @@ func (e *Endpoint) Describe(name, doc string) {
 // Commands returns what is registered, sorted by name.
 func (e *Endpoint) Commands() []CommandInfo {
 	e.mu.RLock()
-	defer e.mu.RUnlock()
-	list := make([]CommandInfo, 0, len(e.handlers))
+	list, entries := make([]CommandInfo, 0, len(e.handlers)), make([]*entry, 0, len(e.handlers))
 	for _, name := range slices.Sorted(maps.Keys(e.handlers)) {
-		list = append(list, e.commandInfo(e.handlers[name]))
+		en := e.handlers[name]
+		list, entries = append(list, CommandInfo{Name: name, Kind: en.kind, Doc: e.docs[name]}), append(entries, en)
+	}
+	e.mu.RUnlock()
+	for i, en := range entries { // not under the lock: it calls methods of the types
+		if en.unary != nil {
+			list[i].Request, list[i].Reply, list[i].Example = en.unary.describe()
+		}
 	}
 	return list
-}
-
-// commandInfo is called with mu held.
-func (e *Endpoint) commandInfo(en *entry) CommandInfo {
-	info := CommandInfo{Name: en.name, Kind: en.kind, Doc: e.docs[en.name]}
-	if en.unary != nil {
-		info.Request, info.Reply, info.Example = en.unary.describe()
-	}
-	return info
 }
 
 // lookup finds the command that name, a slice of a read buffer, names; nil if

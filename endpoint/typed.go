@@ -35,7 +35,10 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: c.e.newCharge()}
 	v.ctx = &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	defer v.ctx.end()
-	v.exited = func(answer *Error) { c.answer(answer) }
+	v.exited = func(answer *Error) {
+		c.answer(answer)
+		c.linger()
+	}
 	defer v.charge.release()
 	buf := takeMessage()
 	defer dropMessage(buf)
@@ -126,6 +129,9 @@ var beingRead allowance
 // limits.Message and limits.Decoded, and while it reads and decodes, all calls of
 // ReadGob in the process together hold at most limits.InFlight.
 //
+// An empty struct is no data: nothing is read. A T that gob cannot hold is
+// invalid_argument, and nothing is read either.
+//
 // If r ends before the first byte, the error is io.EOF. If it is an *Error with
 // the outcome not_run, the gob was read whole and refused, and what follows it
 // can be read. After any other error r stands somewhere inside the gob.
@@ -133,6 +139,9 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 	codec, err := gobcodec.For[T]()
 	if err != nil {
 		return errors.WithStack(&Error{Code: InvalidArgument, Message: err.Error(), cause: err})
+	}
+	if codec.Empty() {
+		return nil
 	}
 	limits = limits.withDefaults()
 	c := charge{from: &beingRead, limit: int64(limits.InFlight)}

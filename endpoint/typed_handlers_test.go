@@ -67,9 +67,22 @@ func TestCallPanics(t *testing.T) {
 		}
 		_, err := fail.Call(t.Context(), to, text{"goexit"})
 		assertFailed(t, err, endpoint.Internal, endpoint.OutcomeFailed, "incident")
-		assert.NotEmpty(t, n.with("runtime.Goexit", "endpoint_test.misbehave"))
+		assert.Len(t, n.with("runtime.Goexit", "endpoint_test.misbehave"), 1, "%q", n.all())
 		assertReleased(t, n)
 	})
+}
+
+// TestGoexitAnswersOnce: its goroutine is the connection's, which ends behind
+// the answer; what was sent meanwhile does not take the answer away.
+func TestGoexitAnswersOnce(t *testing.T) {
+	n := tcpNode(t, func(e *endpoint.Endpoint) { fail.Handle(e, misbehave) })
+	for range 20 {
+		c := n.dial(t)
+		c.send(`FAIL {"S":"goexit"}` + "\n" + strings.Repeat("PING\n", 10_000))
+		assert.Regexp(t, `^ERR internal failed internal error; the log of the answering side has it as incident [0-9a-f]{8}\n$`, c.end())
+		_ = c.Close()
+	}
+	assertReleased(t, n)
 }
 
 // TestCallAbort: over a connection nothing is answered, and the connection
