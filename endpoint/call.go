@@ -51,7 +51,7 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 		return refusal(FailedPrecondition, "%d bytes that belong to no call are unread", n)
 	}
 	defer c.bound(ctx)()
-	if err := c.Flush(); err != nil {
+	if err = c.Flush(); err != nil {
 		c.dead = true
 		return c.broken(ctx, err, 0)
 	}

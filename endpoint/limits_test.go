@@ -283,7 +283,7 @@ func TestProgressOfWrites(t *testing.T) {
 
 func TestLine(t *testing.T) {
 	for _, limit := range []int{0, 8 << 10, 100, 16, 5, 1000_000} {
-		bubble(t, fmt.Sprint(limit), func(t *testing.T) {
+		bubble(t, strconv.Itoa(limit), func(t *testing.T) {
 			n := memNode(t, func(e *endpoint.Endpoint) { e.Limits.Line = limit })
 			if limit == 0 {
 				limit = 8 << 10
