@@ -15,8 +15,8 @@ import (
 var ErrClosed = errors.New("endpoint closed")
 
 // ErrAbort ends the connection without a log line, as the value of a panic or
-// as the error of a [Handler]. A [HandleFunc], which has no error to return,
-// uses it when the rest of its data cannot be trusted.
+// as the error of a [Handler] or an [Interceptor]. A [HandleFunc], which has no
+// error to return, uses it when the rest of its data cannot be trusted.
 var ErrAbort = errors.New("command aborted")
 
 // A Code says what kind of failure an error is. Names, numbers and meanings are

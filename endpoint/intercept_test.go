@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"gobnode/endpoint"
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -235,7 +236,7 @@ func TestProgressOfWrites(t *testing.T) {
 			time.Sleep(10*time.Second - 1)
 			synctest.Wait()
 			assert.Empty(t, n.all())
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			n.only(t, "limit=Progress", "value=10s", "took too little", c.local())
 			c.end()

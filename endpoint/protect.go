@@ -21,7 +21,7 @@ func protect(f func() error, caught func(err error, exiting bool) error) (err er
 		v := recover()
 		switch {
 		case v == nil:
-			err = errors.New("the handler called runtime.Goexit")
+			err = errors.New("runtime.Goexit was called")
 		case isAbort(v):
 			err = ErrAbort
 		default:

@@ -124,6 +124,12 @@ func (c *lineConn) linger() {
 func (c *lineConn) handshake() bool {
 	tc := tls.Server(c.t, c.e.tlsConfig)
 	c.t.boundReads("Handshake", c.e.limits.Handshake)
+	// crypto/tls looks at a record when it has five bytes: for a shorter command it
+	// would wait until the limit.
+	if first, err := c.t.peek(); err == nil && first != tlsHandshake {
+		c.refuse(notTLS())
+		return false
+	}
 	// Without the cancellation, which would cost a goroutine: cut closes the
 	// transport under the handshake.
 	err := c.guard(func() error { return tc.HandshakeContext(context.WithoutCancel(c.ctx)) })
@@ -136,11 +142,15 @@ func (c *lineConn) handshake() bool {
 	switch {
 	case c.panicked || c.t.broken.Load() != nil:
 	case errors.As(err, &plain) && plain.Conn != nil:
-		c.refuse(refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS"))
+		c.refuse(notTLS())
 	case !gone(err):
 		c.e.logger().Info("TLS handshake failed", "error", err, "peer", &c.peer)
 	}
 	return false
+}
+
+func notTLS() *Error {
+	return refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS")
 }
 
 // gone reports whether err only says that the connection is no more.

@@ -37,7 +37,8 @@ type transport struct {
 	readBy    moment // reads end here whatever Idle says; 0: no such bound
 	readName  string // the limit behind readBy; empty: none that is reported
 	readTime  time.Duration
-	readStep  int // bytes until readBy is renewed; 0: it never is
+	readStep  int    // bytes until readBy is renewed; 0: it never is
+	peeked    []byte // by peek, not yet by Read
 	readArmed moment
 	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
 
@@ -131,6 +132,11 @@ func (t *transport) resume() {
 
 // Read reads, under the limit Idle and the bound of boundReads.
 func (t *transport) Read(p []byte) (int, error) {
+	if len(t.peeked) > 0 {
+		n := copy(p, t.peeked)
+		t.peeked = t.peeked[n:]
+		return n, nil
+	}
 	for start, again := now(), false; ; again = true {
 		if err := t.armRead(start, again); err != nil {
 			return 0, err
@@ -146,6 +152,16 @@ func (t *transport) Read(p []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// peek returns the next byte, which Read returns again.
+func (t *transport) peek() (byte, error) {
+	var b [1]byte
+	if _, err := t.Read(b[:]); err != nil {
+		return 0, err
+	}
+	t.peeked = b[:]
+	return b[0], nil
 }
 
 // waitRead calls f whenever t is readable until it returns true, under the same
