@@ -43,6 +43,7 @@ type transport struct {
 	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
 
 	// Of the writer:
+	writeBy     moment // of SetWriteDeadline; 0: none
 	writeArmed  moment
 	writeWaited time.Duration // for the peer to take the current step
 	writeMoved  int           // bytes of the current step
@@ -72,7 +73,11 @@ type limitError struct {
 }
 
 func (e *limitError) Error() string {
-	return fmt.Sprintf("limit %s: %s for %v", e.limit, e.what, e.after)
+	text := fmt.Sprintf("%s for %v", e.what, e.after)
+	if e.limit != "" {
+		text = "limit " + e.limit + ": " + text
+	}
+	return text
 }
 func (e *limitError) Timeout() bool   { return true }
 func (e *limitError) Temporary() bool { return true }
@@ -290,18 +295,35 @@ func (t *transport) countWrite(n int, d time.Duration) {
 	}
 }
 
+// SetWriteDeadline bounds writes beside Progress. crypto/tls calls it around the
+// last alert: set on the connection itself, behind armWrite's back, its deadlines
+// made writeOne try again and again without a pause. It is called by the writer.
+func (t *transport) SetWriteDeadline(d time.Time) error {
+	t.writeBy = 0
+	if !d.IsZero() {
+		t.writeBy = now() + int64(time.Until(d))
+	}
+	return nil
+}
+
 // armWrite sees to a deadline for a step that began at start.
 func (t *transport) armWrite(start, current moment) error {
-	if t.limits.Progress <= 0 {
-		return nil
+	at, progress := never, t.limits.Progress > 0
+	if progress {
+		at = start + int64(t.limits.Progress)
 	}
-	at := start + int64(t.limits.Progress)
+	if t.writeBy != 0 && t.writeBy < at {
+		at, progress = t.writeBy, false
+	}
 	if at <= current {
+		if !progress {
+			return os.ErrDeadlineExceeded
+		}
 		return t.fail("Progress", t.limits.Progress, "the peer took too little")
 	}
-	if t.writeArmed > current && t.writeArmed <= at {
+	if t.writeArmed == at || t.writeArmed > current && t.writeArmed < at {
 		return nil
 	}
 	t.writeArmed = at
-	return t.SetWriteDeadline(deadline(current, at))
+	return t.Conn.SetWriteDeadline(deadline(current, at))
 }

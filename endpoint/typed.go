@@ -140,6 +140,9 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 func readMessage(r *bufio.Reader, buf *[]byte, limits *Limits, c *charge) error {
 	data, err := gobcodec.ReadMessageInto(r, *buf, limits.gob(), func(dst []byte, n int) ([]byte, error) {
 		if err := c.room(buf, dst, n); err != nil {
+			dropMessage(&dst) // the rest is not kept as it comes
+			*buf = nil
+			c.release()
 			return nil, err
 		}
 		return *buf, nil

@@ -313,6 +313,9 @@ func TestRestartUnderLoad(t *testing.T) {
 			}
 		case 3:
 			require.Empty(t, r.stdout)
+		case 64 + 14: // told in time that it does not run
+			require.Contains(t, r.stderr, "shutting down")
+			require.Contains(t, r.stderr, "not_run")
 		default:
 			require.Fail(t, "unexpected", "%+v", r)
 		}
