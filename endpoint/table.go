@@ -139,21 +139,20 @@ func (e *Endpoint) Describe(name, doc string) {
 // Commands returns what is registered, sorted by name.
 func (e *Endpoint) Commands() []CommandInfo {
 	e.mu.RLock()
-	defer e.mu.RUnlock()
+	entries := make([]*entry, 0, len(e.handlers))
 	list := make([]CommandInfo, 0, len(e.handlers))
 	for _, name := range slices.Sorted(maps.Keys(e.handlers)) {
-		list = append(list, e.commandInfo(e.handlers[name]))
+		en := e.handlers[name]
+		entries = append(entries, en)
+		list = append(list, CommandInfo{Name: name, Kind: en.kind, Doc: e.docs[name]})
+	}
+	e.mu.RUnlock()
+	for i, en := range entries { // not under the lock: a type's MarshalJSON may do anything
+		if en.unary != nil {
+			list[i].Request, list[i].Reply, list[i].Example = en.unary.describe()
+		}
 	}
 	return list
-}
-
-// commandInfo is called with mu held.
-func (e *Endpoint) commandInfo(en *entry) CommandInfo {
-	info := CommandInfo{Name: en.name, Kind: en.kind, Doc: e.docs[en.name]}
-	if en.unary != nil {
-		info.Request, info.Reply, info.Example = en.unary.describe()
-	}
-	return info
 }
 
 // lookup finds the command that name, a slice of a read buffer, names; nil if
