@@ -139,13 +139,15 @@ func (e *Endpoint) Describe(name, doc string) {
 // Commands returns what is registered, sorted by name.
 func (e *Endpoint) Commands() []CommandInfo {
 	e.mu.RLock()
-	list, entries := make([]CommandInfo, 0, len(e.handlers)), make([]*entry, 0, len(e.handlers))
+	entries := make([]*entry, 0, len(e.handlers))
+	list := make([]CommandInfo, 0, len(e.handlers))
 	for _, name := range slices.Sorted(maps.Keys(e.handlers)) {
 		en := e.handlers[name]
-		list, entries = append(list, CommandInfo{Name: name, Kind: en.kind, Doc: e.docs[name]}), append(entries, en)
+		entries = append(entries, en)
+		list = append(list, CommandInfo{Name: name, Kind: en.kind, Doc: e.docs[name]})
 	}
 	e.mu.RUnlock()
-	for i, en := range entries { // not under the lock: it calls methods of the types
+	for i, en := range entries { // not under the lock: a type's MarshalJSON may do anything
 		if en.unary != nil {
 			list[i].Request, list[i].Reply, list[i].Example = en.unary.describe()
 		}
