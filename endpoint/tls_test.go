@@ -140,7 +140,7 @@ func TestTLS(t *testing.T) {
 		time.Sleep(10*time.Second - 1)
 		synctest.Wait()
 		assert.Empty(t, n.all())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		n.only(t, "limit=Progress", c.local())
 	})
@@ -632,7 +632,7 @@ func TestTLSCallbacks(t *testing.T) {
 			config.VerifyConnection = func(tls.ConnectionState) error { fail(); return nil }
 		},
 	} {
-		for how, fail := range map[string]func(){"panic": func() { panic("in a callback") }, "runtime.Goexit": runtime.Goexit, "nil pointer": func() { _ = (*node)(nil).net }} {
+		for how, fail := range map[string]func(){"panic": func() { panic("in a callback") }, "runtime.Goexit": runtime.Goexit, "runtime.Error": func() { _ = []int{}[len(name)] }} {
 			bubble(t, name+","+how, func(t *testing.T) {
 				n := memNode(t, func(e *endpoint.Endpoint) {
 					e.TLS = serverTLS()
