@@ -1,3 +1,5 @@
+// The linter, pinned down to the checksums of all it is built from (tools.sum). Apart from go.mod, so that its dependencies do not
+// become those of whoever imports gobnode.
 module gobnode/tools
 
 go 1.26.0

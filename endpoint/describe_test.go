@@ -68,7 +68,7 @@ type (
 	onlyYes   string
 )
 
-func (l level) MarshalText() ([]byte, error) { return []byte(fmt.Sprint("level-", int(l))), nil }
+func (l level) MarshalText() ([]byte, error) { return fmt.Append(nil, "level-", int(l)), nil }
 func (l *level) UnmarshalText(p []byte) error {
 	_, err := fmt.Sscanf(string(p), "level-%d", (*uint8)(l))
 	return err
