@@ -23,11 +23,9 @@ type CallSpec struct {
 // errors of both are returned as they are; any other is an *Error. Call waits for a place at the peer, for room and for the
 // reply until ctx ends, whose deadline goes with the call.
 func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) ([]byte, error), decode func([]byte) error) error {
-	own := getBuffer(minStaged)
-	b, err := encode(own.b)
+	own, err := s.encoded(encode)
 	if err == nil {
-		own.b = b
-		err = s.checkSize(ctx, len(b))
+		err = s.checkSize(ctx, len(own.b))
 	}
 	if err != nil {
 		putBuffer(own)
@@ -47,6 +45,23 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 		return err
 	}
 	return st.reply(decode)
+}
+
+// encoded returns what encode appends, in a buffer of its own. The sizes of the last messages say how large to make it: to
+// grow a small one each time would cost more than the rest of the call.
+func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
+	size := s.size.Load()
+	own := getBuffer(int(size))
+	b, err := encode(own.b)
+	if err != nil {
+		putBuffer(own)
+		return nil, err
+	}
+	own.b = b
+	if n := int64(len(b)); n > size || n < size/4 {
+		s.size.Store((size + 3*n) / 4)
+	}
+	return own, nil
 }
 
 // Open opens a stream and waits until its CALL is staged.
@@ -159,18 +174,21 @@ func (st *Stream) reply(decode func([]byte) error) error {
 	}
 	st.parts = st.in.message(st.parts[:0])
 	s.mu.Unlock() // nobody adds to a stream that is closed
-	defer st.recycle()
+	defer st.replied()
 	return withMessage(st.parts, decode)
 }
 
-// recycle keeps a unary stream for another call, unless something still refers to it.
-func (st *Stream) recycle() {
-	s := st.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	clear(st.parts)
+// replied is the end of reply.
+func (st *Stream) replied() {
+	st.s.mu.Lock()
 	st.in.drop()
-	if st.queued || st.creditDue || s.ended || len(s.free) >= assumedCalls {
+	st.s.recycle(st)
+	st.s.mu.Unlock()
+}
+
+// recycle keeps a unary stream that has ended for another call of either side, unless something still refers to it.
+func (s *Session) recycle(st *Stream) {
+	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= assumedCalls {
 		return
 	}
 	select {
@@ -181,6 +199,7 @@ func (st *Stream) recycle() {
 	case <-st.writable:
 	default:
 	}
+	clear(st.parts)
 	*st = Stream{s: s, readable: st.readable, writable: st.writable, parts: st.parts[:0]}
 	s.free = append(s.free, st)
 }

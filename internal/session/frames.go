@@ -104,10 +104,9 @@ func (s *Session) onCall(f wire.Frame) error {
 	if e := s.refusal(&c); e != nil {
 		return s.refuse(c.Stream, e)
 	}
-	st := &Stream{
-		s: s, kind: c.Kind, name: s.intern(c.Name), header: c.Pairs.Strings(), id: c.Stream, charged: callCharge, covered: callCharge,
-		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
-	}
+	st := s.newStream()
+	st.id, st.kind, st.name, st.header = c.Stream, c.Kind, s.intern(c.Name), c.Pairs.Strings()
+	st.charged, st.covered = callCharge, callCharge
 	if c.Timeout > 0 {
 		st.deadline = time.Now().Add(c.Timeout)
 	}

@@ -335,11 +335,9 @@ func (s *Session) conclude(st *Stream, e *Error) {
 // is resource_exhausted.
 func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 	s := st.s
-	own := getBuffer(minStaged)
-	b, err := encode(own.b)
+	own, err := s.encoded(encode)
 	if err == nil {
-		own.b = b
-		err = s.checkSize(s.cfg.Context, len(b))
+		err = s.checkSize(s.cfg.Context, len(own.b))
 	}
 	if err != nil {
 		putBuffer(own)
@@ -352,7 +350,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 	} else {
 		st.in.drop()
 		st.finished, st.discard = true, true
-		st.pending, st.data, st.own, st.eom, st.last = true, b, own, true, lastEnd
+		st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
 		s.push(st)
 		if st.own != nil && !s.charge(st, int64(cap(own.b))) {
 			st.dropPending()

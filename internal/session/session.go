@@ -107,6 +107,7 @@ type Session struct {
 	hello      chan struct{}  // closed when the peer's HELLO is there, or the session has ended
 	timer      *time.Timer    // calls tick
 	rx         atomic.Uint64  // bytes read
+	size       atomic.Int64   // of messages encoded lately: how large a slice to encode the next into
 
 	mu sync.Mutex // guards following
 	state
@@ -163,7 +164,7 @@ func New(conn net.Conn, cfg Config) *Session {
 	}
 	s.mu.Lock()
 	tune(conn)
-	s.rest = getBuffer(minStaged) // in rest, not staged: control frames must not go before it
+	s.rest = getBuffer(minControl) // in rest, not staged: control frames must not go before it
 	s.rest.b = append(s.rest.b, cfg.Preface...)
 	s.rest.b = wire.AppendHello(s.rest.b, &wire.Hello{
 		Message: uint64(s.cfg.Message), Calls: uint64(s.cfg.Calls), Credit: uint64(s.cfg.Credit),

@@ -48,6 +48,9 @@ func (s *Session) serve(st *Stream, w *worker) (again bool) {
 		s.mu.Lock()
 		s.conclude(st, &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler did not finish"})
 		cancel := st.cancel
+		if st.kind == wire.CallUnary && st.closed {
+			s.recycle(st) // nobody but Accept knew of it
+		}
 		if again = returned && !s.torn; again {
 			s.idle = append(s.idle, w)
 			s.watchIdle()

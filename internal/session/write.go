@@ -9,7 +9,7 @@ import (
 	"gobnode/internal/wire"
 )
 
-const minStaged = 1 << 10
+const minControl = 1 << 10
 
 // writer is the part of the state that has to do with writing. Frames that belong to streams are staged in order: a CALL
 // before its CANCEL, data before the last word. Frames that belong to the session (PING, PONG, GOAWAY, refusals) and credit
@@ -40,13 +40,13 @@ func (s *Session) pendingOutput() bool {
 // stage returns the buffer that a stream's next frame is to be added to.
 func (s *Session) stage() *buffer {
 	if s.staged == nil {
-		s.staged = getBuffer(minStaged)
+		s.staged = getBuffer(maxStaged + wire.MaxPayload)
 	}
 	return s.staged
 }
 
-// room reports whether another frame may be staged.
-func (s *Session) room() bool { return s.staged == nil || len(s.staged.b) < maxStaged }
+// room reports whether another frame may be staged: any that is will fit into the buffer without making it grow.
+func (s *Session) room() bool { return s.staged == nil || len(s.staged.b) < maxStaged-wire.Overhead }
 
 // push gives a stream its turn if it has something that can be sent, at once if there is room and nobody before it.
 func (s *Session) push(st *Stream) {
@@ -71,7 +71,7 @@ func (s *Session) fill() {
 // controlFrame returns the buffer for a frame of the session's.
 func (s *Session) controlFrame() *buffer {
 	if s.control == nil {
-		s.control = getBuffer(minStaged)
+		s.control = getBuffer(minControl)
 	}
 	return s.control
 }
