@@ -169,7 +169,7 @@ func (v *invocation) decodeJSON(src []byte) *Error {
 func badData(err error) *Error {
 	code := InvalidArgument
 	var bound *gobcodec.BoundError
-	if errors.As(err, &bound) {
+	if errors.As(err, &bound) && bound.Bound != gobcodec.BoundCount { // a count beyond the bytes left is just wrong
 		code = ResourceExhausted
 	}
 	return &Error{Code: code, Outcome: OutcomeNotRun, Message: err.Error(), cause: err}
