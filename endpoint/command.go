@@ -42,9 +42,7 @@ func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (R
 	}
 	reply, _ := gobcodec.For[Reply]()
 	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{req: req, reply: reply, f: f}})
-	for _, w := range append(req.Warnings(), reply.Warnings()...) {
-		e.logger().Warn("gob loses a difference", "command", quoteName(c), "field", w)
-	}
+	e.warn(string(c), append(req.Warnings(), reply.Warnings()...))
 }
 
 // Call runs the command on to and returns its reply. The error is an *Error
@@ -67,10 +65,11 @@ func (c Command[Req, Reply]) Call(ctx context.Context, to Caller, request Req) (
 	return call.reply, nil
 }
 
-// A Caller is what commands can be called on: a *Conn, one call at a time, or
-// an *Endpoint, in process.
+// A Caller is what commands can be called on: a *Client or a *Peer, over a
+// session; a *Conn, one call at a time; an *Endpoint, in process.
 type Caller interface {
 	call(ctx context.Context, name string, x outgoing) *Error
+	open(ctx context.Context, name string, kind Kind) (*opened, *Error)
 }
 
 // unary is a unaryCommand without its types.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gobnode/internal/netaddr"
+	"gobnode/internal/session"
 
 	"github.com/pkg/errors"
 )
@@ -40,17 +41,23 @@ type Endpoint struct {
 	// not be read from or written to.
 	ConnContext func(context.Context, net.Conn) context.Context
 
+	// Heartbeat is how often the peer of a session is asked for a sign of life
+	// when it sends nothing: 15 s, or what the peer wishes if that is longer;
+	// between 1 s and 2 min. A peer that has sent nothing for 10 s after that is
+	// taken for gone.
+	Heartbeat time.Duration
+
 	// Limits bound what peers can make the process hold.
 	Limits Limits
 
 	once      sync.Once
-	limits    Limits      // with defaults
-	tlsConfig *tls.Config // a clone of TLS
-	inFlight  allowance
-	buffers   sync.Pool     // of *buffers
-	stop      chan struct{} // closed when closing begins
-	ended     chan struct{} // closed when all has ended
-	closing   atomic.Bool   // set under mu
+	limits    Limits          // with defaults
+	tlsConfig *tls.Config     // a clone of TLS
+	inFlight  *session.Budget // of Limits.InFlight
+	buffers   sync.Pool       // of *buffers
+	stop      chan struct{}   // closed when closing begins
+	ended     chan struct{}   // closed when all has ended
+	closing   atomic.Bool     // set under mu
 
 	mu         sync.RWMutex // guards following
 	handlers   map[string]*entry
@@ -73,6 +80,7 @@ func (e *Endpoint) init() {
 		e.stop = make(chan struct{})
 		e.ended = make(chan struct{})
 		e.limits = e.Limits.withDefaults()
+		e.inFlight = newBudget(e.limits.InFlight)
 		if e.TLS != nil {
 			e.tlsConfig = e.TLS.Clone()
 			if e.tlsConfig.MinVersion == 0 {
@@ -82,9 +90,11 @@ func (e *Endpoint) init() {
 	})
 }
 
-func (e *Endpoint) logger() *slog.Logger {
-	if e.Logger != nil {
-		return e.Logger
+func (e *Endpoint) logger() *slog.Logger { return loggerOr(e.Logger) }
+
+func loggerOr(l *slog.Logger) *slog.Logger {
+	if l != nil {
+		return l
 	}
 	return slog.Default()
 }

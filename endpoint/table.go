@@ -76,6 +76,7 @@ type entry struct {
 	kind    Kind
 	handler Handler // of a raw command
 	unary   unary   // of a typed one
+	stream  streaming
 }
 
 // CommandInfo describes a registered command.
@@ -112,6 +113,9 @@ func (e *Endpoint) register(name string, en entry) {
 	if err := checkName(name); err != nil {
 		panic("endpoint: " + err.Error()) //nolint:forbidigo // a defect of the program, found when it starts
 	}
+	if name == sessionCommand {
+		panic("endpoint: the command " + name + " is the endpoint's own") //nolint:forbidigo // a defect of the program, found when it starts
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.handlers == nil {
@@ -119,6 +123,13 @@ func (e *Endpoint) register(name string, en entry) {
 	}
 	en.name = name
 	e.handlers[name] = &en
+}
+
+// warn logs what of a command's types gob cannot tell apart.
+func (e *Endpoint) warn(name string, warnings []string) {
+	for _, w := range warnings {
+		e.logger().Warn("gob loses a difference", "command", quoteName(name), "field", w)
+	}
 }
 
 // Describe gives the command name a text for HELP, one paragraph. It may come
@@ -148,6 +159,9 @@ func (e *Endpoint) commandInfo(en *entry) CommandInfo {
 	info := CommandInfo{Name: en.name, Kind: en.kind, Doc: e.docs[en.name]}
 	if en.unary != nil {
 		info.Request, info.Reply, info.Example = en.unary.describe()
+	}
+	if en.stream != nil {
+		info.Request, info.Reply, info.Example = en.stream.describe()
 	}
 	return info
 }

@@ -97,7 +97,7 @@ type contextKey struct{}
 
 // TestCallContext: a caller's deadline and cancel, and what the handler sees of
 // its context.
-func TestCallContext(t *testing.T) {
+func TestTypedCallContext(t *testing.T) {
 	release := make(chan struct{})
 	seen := make(chan context.Context, 100)
 	register := func(e *endpoint.Endpoint) {

@@ -187,6 +187,9 @@ func New(conn net.Conn, cfg Config) *Session {
 // Done is closed when the session has ended and every call on it has been told.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Ready is closed when the peer's HELLO is there, or the session has ended: see Err.
+func (s *Session) Ready() <-chan struct{} { return s.hello }
+
 // GoingAway is closed when no more calls can be made: the session has ended, or one side drains it.
 func (s *Session) GoingAway() <-chan struct{} { return s.going }
 
