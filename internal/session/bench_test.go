@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"testing"
 
@@ -14,25 +13,9 @@ import (
 // tcpPair is two sessions over a socket.
 func tcpPair(tb testing.TB, a, b session.Config) (*session.Session, *session.Session) {
 	tb.Helper()
-	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	accepted := make(chan net.Conn)
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			panic(err)
-		}
-		accepted <- c
-	}()
-	c, err := (&net.Dialer{}).DialContext(tb.Context(), "tcp", l.Addr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	ca, cb := sockets(tb)
 	a.Dialer = true
-	return session.New(c, a), session.New(<-accepted, b)
+	return session.New(ca, a), session.New(cb, b)
 }
 
 // bounce serves unary calls by sending back what comes, without a copy of it.

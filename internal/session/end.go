@@ -28,11 +28,11 @@ func (s *Session) finish(farewell *wire.GoAway) {
 	defer s.wg.Done()
 	s.awaitWriter()
 	s.mu.Lock()
-	rest, talk := s.rest, farewell != nil && !s.broken && s.stats.Sent > 0
+	rest, talk := s.rest, farewell != nil && !s.broken
 	s.rest = nil
-	if rest != nil && rest.r == 0 {
+	if rest != nil && rest.r == 0 && s.stats.Sent > 0 {
 		putBuffer(rest)
-		rest = nil // not begun: it is not sent
+		rest = nil // not begun, and not the HELLO: it is not sent
 	}
 	if talk && rest != nil {
 		// What follows in the buffer will be sent too, and may run.

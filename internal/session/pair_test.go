@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -148,4 +149,9 @@ func requireError(t testing.TB, err error, code wire.Code, outcome wire.Outcome)
 	require.Equal(t, code, e.Code, "code of: %v", err)
 	require.Equal(t, outcome, e.Outcome, "outcome of: %v", err)
 	return e
+}
+
+// contextIn returns the test's context with d left.
+func contextIn(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
 }
