@@ -82,7 +82,9 @@ func (l *link) accept(st *session.Stream) {
 
 // overSession is e as a session sends it.
 func (e *Error) overSession() *session.Error {
-	return &session.Error{Code: wire.Code(e.Code), Outcome: wire.Outcome(e.Outcome), Message: e.Message}
+	return &session.Error{
+		Code: wire.Code(e.Code), Outcome: wire.Outcome(e.Outcome), Message: string(appendErrText(nil, e.Message)),
+	}
 }
 
 // serve runs the command for st and says the last word, unless it returns what
@@ -185,6 +187,9 @@ func fromSession(err error) *Error {
 
 // call makes a unary call to the peer.
 func (l *link) call(ctx context.Context, name string, x outgoing) *Error {
+	if err := checkName(name); err != nil {
+		return notSent(err)
+	}
 	spec := session.CallSpec{Name: name, Header: headerOf(ctx), NoWait: inCall(ctx)}
 	err := l.s.Load().Call(ctx, &spec, func(dst []byte) ([]byte, error) {
 		out, err := x.appendRequest(dst)
@@ -206,6 +211,9 @@ func (l *link) call(ctx context.Context, name string, x outgoing) *Error {
 
 // open opens a raw or typed stream to the peer.
 func (l *link) open(ctx context.Context, name string, kind Kind) (*opened, *Error) {
+	if err := checkName(name); err != nil {
+		return nil, notSent(err)
+	}
 	spec := session.CallSpec{Name: name, Kind: uint8(kind), Header: headerOf(ctx), NoWait: inCall(ctx)}
 	st, err := l.s.Load().Open(ctx, &spec)
 	if err != nil {
