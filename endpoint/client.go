@@ -60,12 +60,15 @@ func (d *Dialer) dialSession(ctx context.Context, addr string) (*Client, error) 
 	}
 	limits := d.Limits.withDefaults()
 	l := &link{e: d.Endpoint, limits: &limits, logger: loggerOr(d.Logger), peer: newPeer(conn, stream)}
+	config := linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat}
 	if d.Endpoint != nil {
 		d.Endpoint.init()
+		limits.Calls, limits.InFlight = d.Endpoint.limits.Calls, d.Endpoint.limits.InFlight
+		config.budget = d.Endpoint.inFlight
+	} else {
+		config.budget = newBudget(limits.InFlight)
 	}
-	l.start(stream, linkConfig{
-		dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, budget: newBudget(limits.InFlight),
-	})
+	l.start(stream, config)
 	c := &Client{link: l, conn: conn, chain: d.Interceptors}
 	s := l.s.Load()
 	select {

@@ -40,7 +40,8 @@ type Dialer struct {
 	Heartbeat time.Duration
 
 	// Endpoint, if set, is what the other end of a session may call back. It
-	// need not listen.
+	// need not listen. Its Limits bound what such calls hold: Calls for each
+	// session, InFlight together with those of its other connections.
 	Endpoint *Endpoint
 
 	// NetDial, if set, makes the connection in place of a net.Dialer. network
