@@ -68,6 +68,10 @@ func (e *Endpoint) open(ctx context.Context, name string, kind Kind) (*opened, *
 	limits := e.limits
 	l := &link{limits: &limits, logger: e.logger()}
 	l.start(near, linkConfig{ctx: context.Background(), dialer: true, greeting: sessionOK, heartbeat: e.Heartbeat, budget: newBudget(limits.InFlight)})
+	select {
+	case <-l.s.Load().Ready(): // what the limits are is known from here on
+	case <-ctx.Done():
+	}
 	o, refused := l.open(ctx, name, kind)
 	if refused != nil {
 		l.s.Load().Abort(session.ErrClosed)

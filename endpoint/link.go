@@ -72,9 +72,6 @@ func (l *link) accept(st *session.Stream) {
 	default:
 		refused = l.serve(st, en)
 	}
-	if refused == errAborted {
-		refused = &Error{Code: Aborted, Outcome: OutcomeFailed, Message: st.Name() + " aborted"}
-	}
 	if refused != nil {
 		st.Finish(refused.overSession())
 	}
@@ -98,13 +95,18 @@ func (l *link) serve(st *session.Stream, en *entry) *Error {
 	defer v.ctx.end()
 	defer v.charge.release()
 	v.exited = func(answer *Error) { st.Finish(answer.overSession()) }
+	serve := l.raw
 	switch en.kind {
 	case KindUnary:
-		return l.unary(st, v)
+		serve = l.unary
 	case KindStream:
-		return l.streamed(st, v)
+		serve = l.streamed
 	}
-	return l.raw(st, v)
+	refused := serve(st, v)
+	if refused == errAborted {
+		refused = &Error{Code: Aborted, Outcome: v.outcome(), Message: en.name + " aborted"}
+	}
+	return refused
 }
 
 func (l *link) unary(st *session.Stream, v *invocation) (refused *Error) {
@@ -128,7 +130,8 @@ func (l *link) unary(st *session.Stream, v *invocation) (refused *Error) {
 		return out, nil
 	})
 	if refused == nil && err != nil {
-		return fromSession(err)
+		refused = fromSession(err)
+		refused.Outcome = OutcomeFailed // the session knows only that the reply was not sent
 	}
 	return refused
 }

@@ -141,7 +141,9 @@ func (s *Stream[Recv, Send]) Send(v Send) error {
 	defer dropMessage(buf)
 	b, err := s.send.Append((*buf)[:0], &v)
 	if err != nil {
-		return s.errorOf(badRequest(err))
+		bad := badRequest(err)
+		bad.Outcome = OutcomeUnknown // of the stream, which goes on
+		return s.errorOf(bad)
 	}
 	*buf = b
 	return s.errorOf(s.st.Send(s.ctx, b))

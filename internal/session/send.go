@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -198,6 +199,10 @@ func (st *Stream) dropPending() {
 // stream can only be canceled or finished with an error. p is not kept.
 func (st *Stream) Send(ctx context.Context, p []byte) error {
 	if err := st.s.checkSize(ctx, len(p)); err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			e.Outcome = wire.OutcomeUnknown // of the call, which goes on
+		}
 		return err
 	}
 	return st.write(ctx, p, true)
