@@ -182,6 +182,9 @@ func (s *Stream[Recv, Send]) errorOf(err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // returned as it is
 		return err
 	}
+	if s.mine != nil && s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, session.ErrClosed)) {
+		err = s.ctx.Err() // what unbind made of it is a consequence
+	}
 	e := *fromSession(err)
 	e.Command = s.name
 	return errors.WithStack(&e)
