@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gobnode/internal/gobcodec"
+	"gobnode/internal/session"
 
 	"github.com/pkg/errors"
 )
@@ -213,6 +214,9 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	}
 	if en.unary == nil {
 		return refusal(FailedPrecondition, "%s is a %s command: it cannot be called", quoteName(name), en.kind)
+	}
+	if err := session.CheckHeader(headerOf(ctx)); err != nil {
+		return fromSession(err)
 	}
 	request, err := x.appendRequest(nil)
 	if err != nil {

@@ -108,7 +108,7 @@ func (s *Session) start(ctx context.Context, spec *CallSpec, kind uint8) (*Strea
 	}
 	pairs := wire.MakePairs(spec.Header)
 	if pairs.Size() > maxHeader {
-		return nil, notRun(wire.ResourceExhausted, "the header is longer than 8 KiB", nil)
+		return nil, errHeader
 	}
 	st := s.newStream()
 	st.local, st.kind, st.name, st.pairs = true, kind, spec.Name, pairs

@@ -40,6 +40,17 @@ var errFinished = errors.New("stream finished")
 // ErrSendClosed is returned by writes after CloseSend, Finish or Cancel, and by writes on a stream whose other side has had the last word.
 var ErrSendClosed = errors.New("stream is closed for sending")
 
+// errHeader is the error of a call with more than maxHeader bytes of pairs.
+var errHeader = notRun(wire.ResourceExhausted, "the header is longer than 8 KiB", nil)
+
+// CheckHeader returns the error of a call with these pairs, strings two by two, nil if a call can carry them.
+func CheckHeader(pairs []string) error {
+	if p := wire.MakePairs(pairs); p.Size() > maxHeader {
+		return errHeader
+	}
+	return nil
+}
+
 // ofContext is the error of a call that ended because the caller's context did.
 func ofContext(ctx context.Context, outcome wire.Outcome) *Error {
 	e := &Error{Code: wire.Canceled, Outcome: outcome, Message: "call given up", Cause: ctx.Err()}
