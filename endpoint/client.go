@@ -116,59 +116,46 @@ func (c *Client) Open(ctx context.Context, name string) (*Conn, error) {
 		refused.Command = name
 		return nil, errors.WithStack(refused)
 	}
-	rc := newRawStream(o.st, c.conn)
+	rc := newRawStream(o, c.conn)
 	return newConn(rc, rc, *c.link.limits), nil
 }
 
-func (c *Client) info(name string, kind Kind) *Info {
-	return &Info{Command: name, Kind: kind, Peer: &c.link.peer, Logger: c.link.logger}
+func (c *Client) info(ctx context.Context, name string, kind Kind) *Info {
+	return &Info{Command: name, Kind: kind, Peer: &c.link.peer, Logger: c.link.logger, header: headerOf(ctx)}
 }
 
 func (c *Client) call(ctx context.Context, name string, x outgoing) *Error {
 	if len(c.chain) == 0 {
 		return c.link.call(ctx, name, x)
 	}
-	return refusedBy(interceptCall(ctx, c.chain, c.info(name, KindUnary), func(ctx context.Context) error {
-		if err := c.link.call(ctx, name, x); err != nil {
-			return err
-		}
-		return nil
+	info, a := c.info(ctx, name, KindUnary), newAttempts()
+	refused := a.judge(interceptCall(ctx, c.chain, info, func(ctx context.Context) error {
+		return a.note(c.link.call(ctx, name, x))
 	}))
+	info.end(asError(refused))
+	return refused
 }
 
 func (c *Client) open(ctx context.Context, name string, kind Kind) (o *opened, _ *Error) {
 	if len(c.chain) == 0 {
 		return c.link.open(ctx, name, kind)
 	}
-	err := interceptCall(ctx, c.chain, c.info(name, kind), func(ctx context.Context) error {
+	info, a := c.info(ctx, name, kind), newAttempts()
+	refused := a.judge(interceptCall(ctx, c.chain, info, func(ctx context.Context) error {
 		if o != nil {
 			o.st.Cancel() // next was called again
 		}
 		var refused *Error
-		if o, refused = c.link.open(ctx, name, kind); refused != nil {
-			return refused
+		o, refused = c.link.open(ctx, name, kind)
+		return a.note(refused)
+	}))
+	if refused != nil {
+		if o != nil {
+			o.st.Cancel()
 		}
-		return nil
-	})
-	if err == nil && o == nil {
-		err = refusal(Internal, "an interceptor returned nil without having called next")
+		info.end(refused)
+		return nil, refused
 	}
-	if err != nil && o != nil {
-		o.st.Cancel()
-		o = nil
-	}
-	return o, refusedBy(err)
-}
-
-// refusedBy is an interceptor's error as that of a call.
-func refusedBy(err error) *Error {
-	if err == nil {
-		return nil
-	}
-	var e *Error
-	if errors.As(err, &e) && e != nil {
-		copied := *e
-		return &copied
-	}
-	return &Error{Code: CodeOf(err), Message: err.Error(), cause: err}
+	o.done = info.end
+	return o, nil
 }

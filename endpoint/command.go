@@ -148,6 +148,8 @@ func (c *unaryCall[Req, Reply]) decodeRequest(src []byte, limits gobcodec.Limits
 }
 
 func (c *unaryCall[Req, Reply]) decodeReply(src []byte, limits gobcodec.Limits) (int, error) {
+	var zero Reply // what the reply to an earlier call of an interceptor left
+	c.reply = zero
 	return c.rep.Decode(src, &c.reply, limits)
 }
 

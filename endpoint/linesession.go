@@ -77,6 +77,6 @@ func (e *Endpoint) open(ctx context.Context, name string, kind Kind) (*opened, *
 		l.s.Load().Abort(session.ErrClosed)
 		return nil, refused
 	}
-	o.done = func() { l.s.Load().Abort(session.ErrClosed) }
+	o.done = func(error) { l.s.Load().Abort(session.ErrClosed) }
 	return o, nil
 }

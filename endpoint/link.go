@@ -229,7 +229,17 @@ func (l *link) open(ctx context.Context, name string, kind Kind) (*opened, *Erro
 type opened struct {
 	link *link
 	st   *session.Stream
-	done func() // called when the stream has ended, if not nil
+	done func(error) // called when the stream has ended, if not nil; once or more
+}
+
+// end lets go of a stream that ended with err, nil after its last message.
+func (o *opened) end(err error) {
+	if err != nil {
+		o.st.Cancel()
+	}
+	if o.done != nil {
+		o.done(err)
+	}
 }
 
 type headerKey struct{}

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -15,6 +16,7 @@ import (
 // A rawStream is a raw command's stream as a net.Conn, on the caller's side.
 type rawStream struct {
 	st   *session.Stream
+	mine *opened
 	conn net.Conn // below the session, for its addresses
 
 	mu       sync.Mutex // guards following
@@ -23,8 +25,8 @@ type rawStream struct {
 	deadline time.Time
 }
 
-func newRawStream(st *session.Stream, conn net.Conn) *rawStream {
-	r := &rawStream{st: st, conn: conn}
+func newRawStream(o *opened, conn net.Conn) *rawStream {
+	r := &rawStream{st: o.st, mine: o, conn: conn}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -60,7 +62,15 @@ func (r *rawStream) do(f func(ctx context.Context) (int, error)) (int, error) {
 }
 
 func (r *rawStream) Read(p []byte) (int, error) {
-	return r.do(func(ctx context.Context) (int, error) { return r.st.Read(ctx, p) })
+	n, err := r.do(func(ctx context.Context) (int, error) { return r.st.Read(ctx, p) })
+	switch {
+	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, io.EOF):
+		r.mine.end(nil)
+	default:
+		r.mine.end(err)
+	}
+	return n, err
 }
 
 func (r *rawStream) Write(p []byte) (int, error) {
@@ -70,7 +80,7 @@ func (r *rawStream) Write(p []byte) (int, error) {
 func (r *rawStream) CloseWrite() error { return r.st.CloseSend() }
 
 func (r *rawStream) Close() error {
-	r.st.Cancel()
+	r.mine.end(errClosedHere)
 	return nil
 }
 

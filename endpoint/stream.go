@@ -48,7 +48,7 @@ func (c StreamCommand[In, Out]) Open(ctx context.Context, to Caller) (*Stream[Ou
 		return nil, errors.WithStack(refused)
 	}
 	s := &Stream[Out, In]{name: string(c), ctx: ctx, link: o.link, st: o.st, recv: out, send: in, mine: o}
-	s.unbind = context.AfterFunc(ctx, func() { _ = s.Close() })
+	s.unbind = context.AfterFunc(ctx, func() { o.end(s.errorOf(ctx.Err())) })
 	return s, nil
 }
 
@@ -115,8 +115,9 @@ func (s *Stream[Recv, Send]) Recv() (Recv, error) {
 	})
 	if err != nil {
 		var zero Recv
-		s.ended(!errors.Is(err, io.EOF))
-		return zero, s.errorOf(err)
+		err = s.errorOf(err)
+		s.ended(err)
+		return zero, err
 	}
 	return v, nil
 }
@@ -157,24 +158,22 @@ func (s *Stream[Recv, Send]) CloseSend() error { return s.errorOf(s.st.CloseSend
 // still under way is dropped. It may be called at any time, more than once, and
 // waits for nothing. On the handler's side it does nothing.
 func (s *Stream[Recv, Send]) Close() error {
-	s.ended(true)
+	s.ended(errClosedHere)
 	return nil
 }
 
-// ended lets go of a stream of the caller's.
-func (s *Stream[Recv, Send]) ended(cancel bool) {
+// ended lets go of a stream of the caller's, which ended with err.
+func (s *Stream[Recv, Send]) ended(err error) {
 	if s.mine == nil {
 		return
-	}
-	if cancel {
-		s.st.Cancel()
 	}
 	if s.unbind != nil {
 		s.unbind()
 	}
-	if s.mine.done != nil {
-		s.mine.done()
+	if err == io.EOF { //nolint:errorlint // as errorOf returns it
+		err = nil
 	}
+	s.mine.end(err)
 }
 
 // errorOf makes an error of the session one of the command; io.EOF stays.
