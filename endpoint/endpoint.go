@@ -66,6 +66,7 @@ type Endpoint struct {
 	conns      map[*lineConn]struct{}
 	locals     map[*localCall]struct{}
 	turnedAway int       // those of conns that are over Limits.Connections
+	inProcess  int       // those of conns that are streams in process, which do not count
 	accepting  int       // running calls of Serve
 	toldAt     time.Time // when a newcomer turned away was last logged
 	untold     int       // newcomers turned away since
@@ -213,7 +214,9 @@ func (e *Endpoint) add(c *lineConn) (full bool, err error) {
 	if e.closing.Load() {
 		return false, ErrClosed
 	}
-	if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway >= limit {
+	if c.inProcess {
+		e.inProcess++
+	} else if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway-e.inProcess >= limit {
 		if e.turnedAway >= maxTurnedAway {
 			e.untold++
 			return false, errors.New("too many connections")
@@ -249,6 +252,9 @@ func (e *Endpoint) remove(c *lineConn) {
 	defer e.mu.Unlock()
 	if c.turnedAway {
 		e.turnedAway--
+	}
+	if c.inProcess {
+		e.inProcess--
 	}
 	delete(e.conns, c)
 	e.checkEnded()

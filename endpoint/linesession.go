@@ -37,7 +37,10 @@ func (c *lineConn) converse(ahead []byte) {
 	if c.peer.tls == nil {
 		stream = c.peer.conn // a plain socket, which a session can wait on without a buffer
 	}
-	l := &link{e: c.e, limits: &c.e.limits, logger: c.e.logger(), peer: c.peer}
+	l := &link{e: c.e, limits: &c.e.limits, logger: c.e.logger()}
+	if !c.inProcess {
+		l.peer = c.peer
+	}
 	l.start(stream, linkConfig{
 		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, budget: c.e.inFlight,
 	})

@@ -55,7 +55,9 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 	if l.e != nil {
 		config.Accept = l.accept
 	}
-	l.peer.link = l
+	if l.peer.conn != nil { // in process there is nothing to call back
+		l.peer.link = l
+	}
 	l.s.Store(session.New(stream, config))
 }
 

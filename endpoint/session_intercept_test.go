@@ -38,7 +38,9 @@ func TestSessionClientInterceptors(t *testing.T) {
 		{"twice, both fail", again, []string{"panic", "panic"}, text{}, endpoint.Internal, endpoint.OutcomeFailed, "incident"},
 		{"twice, refused in the end", again, []string{"panic", "refuse"}, text{}, endpoint.PermissionDenied, endpoint.OutcomeFailed, "may not"},
 		{"refused twice", again, []string{"refuse", "refuse"}, text{}, endpoint.PermissionDenied, endpoint.OutcomeNotRun, "may not"},
-		{"refused here", func(context.Context, *endpoint.Info, next) error { return endpoint.Errorf(endpoint.Unauthenticated, "who?") }, nil, text{}, endpoint.Unauthenticated, endpoint.OutcomeNotRun, "who?"},
+		{"refused here", func(context.Context, *endpoint.Info, next) error {
+			return endpoint.Errorf(endpoint.Unauthenticated, "who?")
+		}, nil, text{}, endpoint.Unauthenticated, endpoint.OutcomeNotRun, "who?"},
 		{"nil without next", func(context.Context, *endpoint.Info, next) error { return nil }, nil, text{}, endpoint.Internal, endpoint.OutcomeNotRun, "without having called next"},
 		{"a failure swallowed", func(ctx context.Context, _ *endpoint.Info, next next) error {
 			_ = next(ctx)
