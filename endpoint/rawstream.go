@@ -19,46 +19,53 @@ type rawStream struct {
 	mine *opened
 	conn net.Conn // below the session, for its addresses
 
-	mu       sync.Mutex // guards following
-	ctx      context.Context
-	cancel   context.CancelFunc
-	deadline time.Time
+	mu    sync.Mutex // guards following
+	until *untilSet
+	timer *time.Timer // ends until; nil without a deadline
+	sets  int         // calls of SetDeadline: a timer that is stopped too late sees that it was
 }
 
 func newRawStream(o *opened, conn net.Conn) *rawStream {
-	r := &rawStream{st: o.st, mine: o, conn: conn}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	return r
+	return &rawStream{st: o.st, mine: o, conn: conn, until: newUntilSet()}
 }
 
-// do runs one read or write under the deadline. A deadline that is set
-// meanwhile ends the context that it waits with, and it waits on with another.
-func (r *rawStream) do(f func(ctx context.Context) (int, error)) (int, error) {
-	for {
-		r.mu.Lock()
-		ctx, deadline := r.ctx, r.deadline
-		r.mu.Unlock()
-		bounded, cancel := ctx, context.CancelFunc(func() {})
-		if !deadline.IsZero() {
-			bounded, cancel = context.WithDeadline(ctx, deadline)
-		}
-		n, err := f(bounded)
-		timedOut := errors.Is(bounded.Err(), context.DeadlineExceeded)
-		cancel()
-		switch {
-		case err == nil || n > 0:
-			return n, err
-		case timedOut && errors.Is(err, context.DeadlineExceeded):
-			return n, os.ErrDeadlineExceeded
-		case ctx.Err() != nil && errors.Is(err, context.Canceled):
-			continue // SetDeadline was called
-		}
-		var e *session.Error
-		if errors.As(err, &e) {
-			return n, fromSession(err)
-		}
-		return n, err
+// untilSet is what reads and writes wait with: a context that ends at the
+// deadline, wherever that is moved meanwhile. A context of package context would
+// have to be replaced, and a write that is half sent cannot begin anew.
+type untilSet struct {
+	context.Context
+	done chan struct{}
+}
+
+func newUntilSet() *untilSet {
+	return &untilSet{Context: context.Background(), done: make(chan struct{})}
+}
+
+func (u *untilSet) Done() <-chan struct{} { return u.done }
+
+func (u *untilSet) Err() error {
+	select {
+	case <-u.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
 	}
+}
+
+// do runs one read or write under the deadline.
+func (r *rawStream) do(f func(ctx context.Context) (int, error)) (int, error) {
+	r.mu.Lock()
+	until := r.until
+	r.mu.Unlock()
+	n, err := f(until)
+	if until.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+		return n, os.ErrDeadlineExceeded
+	}
+	var e *session.Error
+	if errors.As(err, &e) {
+		return n, fromSession(err)
+	}
+	return n, err
 }
 
 func (r *rawStream) Read(p []byte) (int, error) {
@@ -80,6 +87,7 @@ func (r *rawStream) Write(p []byte) (int, error) {
 func (r *rawStream) CloseWrite() error { return r.st.CloseSend() }
 
 func (r *rawStream) Close() error {
+	_ = r.SetDeadline(time.Time{})
 	r.mine.end(errClosedHere)
 	return nil
 }
@@ -90,9 +98,30 @@ func (r *rawStream) RemoteAddr() net.Addr { return r.conn.RemoteAddr() }
 func (r *rawStream) SetDeadline(t time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.deadline = t
-	r.cancel()
-	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.sets++
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	if r.until.Err() != nil {
+		r.until = newUntilSet()
+	}
+	if t.IsZero() {
+		return nil
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		close(r.until.done)
+		return nil
+	}
+	set := r.sets
+	r.timer = time.AfterFunc(left, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.sets == set {
+			close(r.until.done)
+		}
+	})
 	return nil
 }
 
