@@ -208,8 +208,10 @@ func TestSessionBothWays(t *testing.T) {
 			assert.Greater(t, done[side].Load(), before[side], "side %d made no progress in second %d", side, s)
 		}
 	}
+	began := time.Now()
 	cancel()
 	wg.Wait()
+	t.Logf("all back after %v", time.Since(began))
 	t.Logf("%d and %d calls by %d goroutines a side in %d s", done[0].Load(), done[1].Load(), callers, seconds)
 }
 
