@@ -1,31 +1,50 @@
 package endpoint
 
-import "sync/atomic"
+import (
+	"math"
+
+	"gobnode/internal/session"
+)
 
 // leastCharge is what a call is charged at least, in bytes: its goroutine, its
 // context and its buffers.
 const leastCharge = 8 << 10
 
-// An allowance is the memory that calls hold together.
-type allowance struct{ used atomic.Int64 }
-
-// A charge is one call's part of an allowance.
+// A charge is one call's part of a budget.
 type charge struct {
-	from  *allowance
+	from  *session.Budget
 	limit int64 // Limits.InFlight; negative: none
+	least int64 // what hold takes at least
 	held  int64
 }
 
-func (e *Endpoint) newCharge() charge {
-	return charge{from: &e.inFlight, limit: int64(e.limits.InFlight)}
+// newBudget returns the budget of Limits.InFlight.
+func newBudget(limit int) *session.Budget {
+	if limit < 0 {
+		return session.NewBudget(math.MaxInt64, nil)
+	}
+	return session.NewBudget(int64(limit), nil)
 }
 
-// hold makes c hold n bytes, or leastCharge if that is more. It fails, with c
-// as it was, when the allowance has not so much left.
+func (e *Endpoint) newCharge() charge {
+	return charge{from: e.inFlight, limit: int64(e.limits.InFlight), least: leastCharge}
+}
+
+// hold makes c hold n bytes, or c.least if that is more. It fails, with c as it
+// was, when the budget has not so much left.
 func (c *charge) hold(n int64) *Error {
-	more := max(n, leastCharge) - c.held
-	if used := c.from.used.Add(more); more > 0 && c.limit >= 0 && used > c.limit {
-		c.from.used.Add(-more)
+	more := max(n, c.least) - c.held
+	if more <= 0 {
+		c.from.Give(-more)
+		c.held += more
+		return nil
+	}
+	ok := c.from.Take(more)
+	if ok && c.limit >= 0 && c.from.Used() > c.limit {
+		c.from.Give(more)
+		ok = false
+	}
+	if !ok {
 		return refusal(ResourceExhausted, "the calls under way hold all of the %d bytes that they may: try again later", c.limit)
 	}
 	c.held += more
@@ -34,6 +53,6 @@ func (c *charge) hold(n int64) *Error {
 
 // release gives everything back.
 func (c *charge) release() {
-	c.from.used.Add(-c.held)
+	c.from.Give(c.held)
 	c.held = 0
 }

@@ -17,29 +17,38 @@ func (c *lineConn) take() {
 	if c.b != nil {
 		return
 	}
-	b, _ := c.e.buffers.Get().(*buffers)
+	c.b = c.e.takeBuffers()
+	c.b.r.Reset(source{c})
+	c.b.w.Reset(c.stream)
+}
+
+func (e *Endpoint) takeBuffers() *buffers {
+	b, _ := e.buffers.Get().(*buffers)
 	if b == nil {
 		b = &buffers{
-			r: bufio.NewReaderSize(nil, c.e.readBuffer()),
+			r: bufio.NewReaderSize(nil, e.readBuffer()),
 			w: bufio.NewWriterSize(nil, writeBuffer),
 		}
 	}
-	b.r.Reset(source{c})
-	b.w.Reset(c.stream)
-	c.b = b
+	return b
 }
 
 // drop gives c's buffers back. Nothing may be left in them.
 func (c *lineConn) drop() {
-	b := c.b
-	c.b = nil
-	if b == nil || b.r.Size() != c.e.readBuffer() {
+	if b := c.b; b != nil {
+		c.b = nil
+		c.e.dropBuffers(b)
+	}
+}
+
+func (e *Endpoint) dropBuffers(b *buffers) {
+	if b.r.Size() != e.readBuffer() {
 		return // a reader that grew for a long line is not kept
 	}
 	b.r.Reset(nil)
 	b.w.Reset(nil)
 	b.rw = bufio.ReadWriter{}
-	c.e.buffers.Put(b)
+	e.buffers.Put(b)
 }
 
 // readBuffer is the size that read buffers begin with.

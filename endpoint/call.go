@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gobnode/internal/gobcodec"
+	"gobnode/internal/session"
 
 	"github.com/pkg/errors"
 )
@@ -25,6 +26,12 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	if err := checkName(name); err != nil {
 		return notSent(err)
 	}
+	if len(headerOf(ctx)) > 0 {
+		return refusal(FailedPrecondition, "a header needs a session: use Dial in place of Open")
+	}
+	if _, ok := c.conn.(*rawStream); ok {
+		return refusal(FailedPrecondition, "this Conn is one raw command of a session: call on the Client")
+	}
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
@@ -40,7 +47,7 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	defer dropRequest(buf)
 	request, err := x.appendRequest(append(append((*buf)[:0], name...), '\n'))
 	if err != nil {
-		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
+		return badRequest(err)
 	}
 	*buf = request
 	if limit, n := c.limits.Message, len(request)-len(name)-1; limit >= 0 && n > limit {
@@ -133,6 +140,21 @@ func (c *Conn) broken(ctx context.Context, err error, sent int) *Error {
 	return e
 }
 
+// badRequest is the error of a call whose request cannot be encoded.
+func badRequest(err error) *Error {
+	return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
+}
+
+// badReply is the error of a call whose reply cannot be decoded.
+func badReply(err error) *Error {
+	return &Error{Code: badData(err).Code, Message: "the reply cannot be decoded: " + err.Error(), cause: err}
+}
+
+// open fails: a stream needs a session.
+func (c *Conn) open(context.Context, string, Kind) (*opened, *Error) {
+	return nil, refusal(FailedPrecondition, "a stream needs a session: use Dial in place of Open")
+}
+
 // notSent is the error of a call of which nothing was sent.
 func notSent(err error) *Error {
 	var e *Error
@@ -170,7 +192,7 @@ func (c *Conn) readReply(x outgoing, buf *[]byte) (answer *Error, err error) {
 	var bad *gobcodec.Error
 	var bound *gobcodec.BoundError
 	if errors.As(err, &bad) || errors.As(err, &bound) {
-		return nil, &Error{Code: badData(err).Code, Message: "the reply cannot be decoded: " + err.Error(), cause: err}
+		return nil, badReply(err)
 	}
 	return nil, err
 }
@@ -193,9 +215,12 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 	if en.unary == nil {
 		return refusal(FailedPrecondition, "%s is a %s command: it cannot be called", quoteName(name), en.kind)
 	}
+	if err := session.CheckHeader(headerOf(ctx)); err != nil {
+		return fromSession(err)
+	}
 	request, err := x.appendRequest(nil)
 	if err != nil {
-		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
+		return badRequest(err)
 	}
 	c := newLocalCall(ctx, e, en)
 	if !e.addLocal(c) {
@@ -216,7 +241,7 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 		return c.answer.told()
 	}
 	if _, err := x.decodeReply(c.reply, e.limits.gob()); err != nil {
-		return &Error{Code: badData(err).Code, Message: "the reply cannot be decoded: " + err.Error(), cause: err}
+		return badReply(err)
 	}
 	return nil
 }
@@ -239,9 +264,10 @@ func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
 		ctx, stop = context.WithDeadline(ctx, deadline)
 		c.cancel = func(cause error) { cancel(cause); stop() }
 	}
+	call := en.unary.newCall()
 	c.v = invocation{
-		e: e, en: en, call: en.unary.newCall(), charge: e.newCharge(),
-		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger()}},
+		e: e, en: en, call: call, handle: call.run, charge: e.newCharge(),
+		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger(), header: headerOf(caller)}},
 		exited: func(answer *Error) { c.answer = answer },
 	}
 	return c

@@ -42,11 +42,7 @@ func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (R
 	}
 	largest := jsonLargest(reflect.TypeFor[Req](), nil)
 	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{req: req, reply: reply, f: f, largest: largest}})
-	warnings := slices.Concat(req.Warnings(), reply.Warnings())
-	slices.Sort(warnings)
-	for _, w := range slices.Compact(warnings) { // request and reply may be one type
-		e.logger().Warn("gob loses a difference", "command", quoteName(c), "field", w)
-	}
+	e.warn(string(c), slices.Concat(req.Warnings(), reply.Warnings()))
 }
 
 // Call runs the command on to and returns its reply. The error is an *Error
@@ -69,10 +65,11 @@ func (c Command[Req, Reply]) Call(ctx context.Context, to Caller, request Req) (
 	return call.reply, nil
 }
 
-// A Caller is what commands can be called on: a *Conn, one call at a time, or
-// an *Endpoint, in process.
+// A Caller is what commands can be called on: a *Client or a *Peer, over a
+// session; a *Conn, one call at a time; an *Endpoint, in process.
 type Caller interface {
 	call(ctx context.Context, name string, x outgoing) *Error
+	open(ctx context.Context, name string, kind Kind) (*opened, *Error)
 }
 
 // unary is a unaryCommand without its types.
@@ -154,6 +151,8 @@ func (c *unaryCall[Req, Reply]) decodeRequest(src []byte, limits gobcodec.Limits
 }
 
 func (c *unaryCall[Req, Reply]) decodeReply(src []byte, limits gobcodec.Limits) (int, error) {
+	var zero Reply // what the reply to an earlier call of an interceptor left
+	c.reply = zero
 	return c.rep.Decode(src, &c.reply, limits)
 }
 

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"strings"
 	"syscall"
@@ -29,6 +30,20 @@ type Dialer struct {
 	// Message its request too.
 	Limits Limits
 
+	// Interceptors run around every call of a Client; the first is outermost.
+	Interceptors []Interceptor
+
+	// Logger takes what cannot be returned to anybody; nil: slog.Default().
+	Logger *slog.Logger
+
+	// Heartbeat is as of an Endpoint, for sessions.
+	Heartbeat time.Duration
+
+	// Endpoint, if set, is what the other end of a session may call back. It
+	// need not listen. Its Limits bound what such calls hold: Calls for each
+	// session, InFlight together with those of its other connections.
+	Endpoint *Endpoint
+
 	// NetDial, if set, makes the connection in place of a net.Dialer. network
 	// is "tcp" or "unix".
 	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -44,19 +59,28 @@ func Open(addr string) (*Conn, error) {
 // gives up after 5 s, or when ctx ends; ctx has no effect on the Conn later.
 // Failures are not_run: no command has been sent.
 func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
-	c, err := d.dial(ctx, addr)
+	c, stream, err := d.connect(ctx, addr)
 	if err != nil {
-		return nil, errors.WithStack(err)
-	}
-	setUserTimeout(c)
-	stream := c
-	if d.TLS != nil {
-		if stream, err = d.handshake(ctx, c, addr); err != nil {
-			_ = c.Close()
-			return nil, errors.WithStack(err)
-		}
+		return nil, err
 	}
 	return newConn(c, stream, d.Limits.withDefaults()), nil
+}
+
+// connect returns a connection of the network and what is spoken on: the same,
+// or TLS over it.
+func (d *Dialer) connect(ctx context.Context, addr string) (c, stream net.Conn, err error) {
+	if c, err = d.dial(ctx, addr); err != nil {
+		return nil, nil, errors.WithStack(err)
+	}
+	setUserTimeout(c)
+	if d.TLS == nil {
+		return c, c, nil
+	}
+	if stream, err = d.handshake(ctx, c, addr); err != nil {
+		_ = c.Close()
+		return nil, nil, errors.WithStack(err)
+	}
+	return c, stream, nil
 }
 
 func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gobnode/internal/netaddr"
+	"gobnode/internal/session"
 
 	"github.com/pkg/errors"
 )
@@ -40,17 +41,23 @@ type Endpoint struct {
 	// not be read from or written to.
 	ConnContext func(context.Context, net.Conn) context.Context
 
+	// Heartbeat is how often the peer of a session is asked for a sign of life
+	// when it sends nothing: 15 s, or what the peer wishes if that is longer;
+	// between 1 s and 2 min. A peer that has sent nothing for 10 s after that is
+	// taken for gone.
+	Heartbeat time.Duration
+
 	// Limits bound what peers can make the process hold.
 	Limits Limits
 
 	once      sync.Once
-	limits    Limits      // with defaults
-	tlsConfig *tls.Config // a clone of TLS
-	inFlight  allowance
-	buffers   sync.Pool     // of *buffers
-	stop      chan struct{} // closed when closing begins
-	ended     chan struct{} // closed when all has ended
-	closing   atomic.Bool   // set under mu
+	limits    Limits          // with defaults
+	tlsConfig *tls.Config     // a clone of TLS
+	inFlight  *session.Budget // of Limits.InFlight
+	buffers   sync.Pool       // of *buffers
+	stop      chan struct{}   // closed when closing begins
+	ended     chan struct{}   // closed when all has ended
+	closing   atomic.Bool     // set under mu
 
 	mu         sync.RWMutex // guards following
 	handlers   map[string]*entry
@@ -59,6 +66,7 @@ type Endpoint struct {
 	conns      map[*lineConn]struct{}
 	locals     map[*localCall]struct{}
 	turnedAway int    // those of conns that are over Limits.Connections
+	inProcess  int    // those of conns that are streams in process, which do not count
 	accepting  int    // running calls of Serve
 	refused    seldom // newcomers turned away
 }
@@ -72,6 +80,7 @@ func (e *Endpoint) init() {
 		e.stop = make(chan struct{})
 		e.ended = make(chan struct{})
 		e.limits = e.Limits.withDefaults()
+		e.inFlight = newBudget(e.limits.InFlight)
 		if e.TLS != nil {
 			e.tlsConfig = e.TLS.Clone()
 			if e.tlsConfig.MinVersion == 0 {
@@ -81,9 +90,11 @@ func (e *Endpoint) init() {
 	})
 }
 
-func (e *Endpoint) logger() *slog.Logger {
-	if e.Logger != nil {
-		return e.Logger
+func (e *Endpoint) logger() *slog.Logger { return loggerOr(e.Logger) }
+
+func loggerOr(l *slog.Logger) *slog.Logger {
+	if l != nil {
+		return l
 	}
 	return slog.Default()
 }
@@ -222,7 +233,9 @@ func (e *Endpoint) add(c *lineConn) (full bool, err error) {
 	if e.closing.Load() {
 		return false, ErrClosed
 	}
-	if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway >= limit {
+	if c.inProcess {
+		e.inProcess++
+	} else if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway-e.inProcess >= limit {
 		if e.turnedAway >= maxTurnedAway {
 			e.refused.untold++
 			return false, errors.New("too many connections")
@@ -254,6 +267,9 @@ func (e *Endpoint) remove(c *lineConn) {
 	defer e.mu.Unlock()
 	if c.turnedAway {
 		e.turnedAway--
+	}
+	if c.inProcess {
+		e.inProcess--
 	}
 	delete(e.conns, c)
 	e.checkEnded()

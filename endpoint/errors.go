@@ -184,16 +184,21 @@ func refusal(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Outcome: OutcomeNotRun, Message: fmt.Sprintf(format, args...)}
 }
 
-// maxErrText bounds the text of an ERR line, in bytes.
+// maxErrText bounds the text that a peer is told of an error, in bytes.
 const maxErrText = 1 << 10
 
 // appendErrLine appends the line that tells a peer of e. Control characters of
 // the text become spaces, so that the line is one line and harmless on a
-// terminal, and it is cut at maxErrText.
+// terminal, and it is cut at maxErrText. In a session it is the same text.
 func appendErrLine(dst []byte, e *Error) []byte {
 	dst = append(dst, "ERR "+e.Code.String()+" "+e.Outcome.String()+" "...)
+	return append(appendErrText(dst, e.Message), '\n')
+}
+
+// appendErrText appends text as a peer is told it.
+func appendErrText(dst []byte, text string) []byte {
 	end := len(dst) + maxErrText
-	for _, r := range e.Message {
+	for _, r := range text {
 		if unicode.IsControl(r) || r == utf8.RuneError || r == '\u2028' || r == '\u2029' {
 			r = ' '
 		}
@@ -202,7 +207,7 @@ func appendErrLine(dst []byte, e *Error) []byte {
 		}
 		dst = utf8.AppendRune(dst, r)
 	}
-	return append(dst, '\n')
+	return dst
 }
 
 // parseErrLine is the reverse; ok is false for any other line. line may end in

@@ -60,10 +60,10 @@ const SettleTime = settleTime
 const LingerTime = lingerTime
 
 // Held is how many bytes of Limits.InFlight the calls under way hold.
-func (e *Endpoint) Held() int64 { return e.inFlight.used.Load() }
+func (e *Endpoint) Held() int64 { e.init(); return e.inFlight.Used() }
 
 // HeldByReadGob is how many bytes all calls of ReadGob hold.
-func HeldByReadGob() int64 { return beingRead.used.Load() }
+func HeldByReadGob() int64 { return beingRead.Used() }
 
 // The bounds on what a call is charged for.
 const (

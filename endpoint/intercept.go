@@ -12,8 +12,9 @@ type Kind uint8
 
 // The kinds. The numbers are those of the wire.
 const (
-	KindRaw   Kind = iota // bytes that are the handler's affair
-	KindUnary             // one typed request, one typed reply
+	KindRaw    Kind = iota // bytes that are the handler's affair
+	KindUnary              // one typed request, one typed reply
+	KindStream             // typed messages both ways
 )
 
 // String returns the kind's name, such as "raw".
@@ -23,6 +24,8 @@ func (k Kind) String() string {
 		return "raw"
 	case KindUnary:
 		return "unary"
+	case KindStream:
+		return "stream"
 	}
 	return "unknown"
 }
@@ -34,6 +37,46 @@ type Info struct {
 	Kind    Kind
 	Peer    *Peer        // never nil
 	Logger  *slog.Logger // the endpoint's; never nil
+
+	header []string // pairs
+	mu     sync.Mutex
+	onEnd  []func(error)
+	over   bool
+}
+
+// Header returns the value that the caller gave key with WithHeader, "" if it
+// gave none.
+func (i *Info) Header(key string) string {
+	for n := len(i.header) - 2; n >= 0; n -= 2 {
+		if i.header[n] == key {
+			return i.header[n+1]
+		}
+	}
+	return ""
+}
+
+// OnEnd has f called when the call has ended, with its error: for a stream that
+// is when the stream has ended, long after the interceptors around its opening
+// have returned. Functions are called in the order of the calls of OnEnd, on the
+// goroutine that ends the call. It may be called until then.
+func (i *Info) OnEnd(f func(error)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.onEnd = append(i.onEnd, f)
+}
+
+// end calls what OnEnd was given, once.
+func (i *Info) end(err error) {
+	i.mu.Lock()
+	fs := i.onEnd
+	if i.over {
+		fs = nil
+	}
+	i.over = true
+	i.mu.Unlock()
+	for _, f := range fs {
+		f(err)
+	}
 }
 
 type infoKey struct{}
@@ -111,8 +154,12 @@ func (c *callContext) end() {
 	}
 }
 
-// An Interceptor runs around every command. It sees the call's Info, may give
-// next a context derived from ctx, and returns next's error or one of its own.
+// An Interceptor runs around every command, on the side that serves it and, in a
+// Dialer, on the side that calls it. It sees the call's Info, may give next a
+// context derived from ctx, and returns next's error or one of its own.
+//
+// Around a call next may be called again, which makes another call; around the
+// opening of a stream it returns when the stream is open. Around a handler,
 // next runs the command once; a second call of it, or one after the interceptor
 // has returned, fails. An error without having called next refuses the command:
 // the peer is told its code and text. Interceptors are called from many
@@ -131,5 +178,16 @@ func intercept(ctx context.Context, chain []Interceptor, info *Info, last func(c
 			return Errorf(Internal, "an interceptor called next twice, or too late, for %s", info.Command)
 		}
 		return intercept(ctx, chain[1:], info, last)
+	})
+}
+
+// interceptCall runs last inside all of chain, around a call: each may call next
+// more than once.
+func interceptCall(ctx context.Context, chain []Interceptor, info *Info, last func(context.Context) error) error {
+	if len(chain) == 0 {
+		return last(ctx)
+	}
+	return chain[0](ctx, info, func(ctx context.Context) error {
+		return interceptCall(ctx, chain[1:], info, last)
 	})
 }

@@ -12,36 +12,48 @@ import (
 	"github.com/pkg/errors"
 )
 
-// An invocation is one unary call on its way to a handler, however it came.
+// An invocation is one call on its way to a handler, however it came.
 type invocation struct {
-	e       *Endpoint
-	en      *entry
-	ctx     *callContext
-	call    incoming
-	charge  charge
-	entered bool         // the handler was called
-	exited  func(*Error) // told once what to answer when the goroutine is ending, by runtime.Goexit
-	exiting bool
+	e        *Endpoint
+	en       *entry
+	ctx      *callContext
+	call     incoming                    // of a unary command
+	handle   func(context.Context) error // the handler
+	charge   charge
+	entered  bool         // the handler was called
+	panicked bool         // something of the user's did
+	exited   func(*Error) // told once what to answer when the goroutine is ending, by runtime.Goexit
+	exiting  bool
 }
 
 // errAborted stands for ErrAbort: nothing is answered.
 var errAborted = &Error{Code: Aborted, Message: ErrAbort.Error()}
 
-// run runs the interceptors and, inside of them, decode and the handler. Its
+// run runs the interceptors and, inside of them, decode, if not nil, and the
+// handler. Its
 // error says what to answer. Interceptors may change an error, but none makes a
 // success of a call that failed.
-func (v *invocation) run(decode func() *Error) *Error {
+func (v *invocation) run(decode func() *Error) (answer *Error) {
+	defer func() {
+		if answer != nil {
+			v.ctx.info.end(answer)
+		} else {
+			v.ctx.info.end(nil)
+		}
+	}()
 	var inner error
 	called := false
 	err := v.guard(func() error {
 		return intercept(v.ctx, v.e.Interceptors, &v.ctx.info, func(ctx context.Context) error {
 			called = true
 			inner = v.guard(func() error {
-				if err := decode(); err != nil {
-					return err
+				if decode != nil {
+					if err := decode(); err != nil {
+						return err
+					}
 				}
 				v.entered = true
-				return v.call.run(ctx)
+				return v.handle(ctx)
 			})
 			return inner
 		})
@@ -71,6 +83,7 @@ func (v *invocation) outcome() Outcome {
 // guard calls f, which is a user's, and makes an *Error of a panic in it.
 func (v *invocation) guard(f func() error) error {
 	return protect(f, func(err error, exiting bool) error {
+		v.panicked = true
 		if v.exiting { // from a guard inside of this one
 			return nil
 		}

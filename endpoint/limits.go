@@ -23,8 +23,14 @@ type Limits struct {
 	// Decoded is how many bytes one message may allocate, gob or JSON: 64 MiB.
 	Decoded int
 
+	// Calls is how many calls of its peer's a session serves at once: 250. The
+	// peer is told: a call over it waits for a place within its deadline; one that
+	// a handler makes fails at once instead, resource_exhausted not_run, so that
+	// calls back to back cannot wait for each other for ever.
+	Calls int
+
 	// InFlight is how many bytes the calls under way may hold together: 256 MiB
-	// for the endpoint. Every typed call is charged its bytes on the wire and
+	// for the endpoint, at most a quarter of it for one session. Every typed call is charged its bytes on the wire and
 	// what they decode to, at least 8 KiB, until its handler returns. One that
 	// does not fit is refused undecoded, resource_exhausted not_run.
 	InFlight int
@@ -47,6 +53,7 @@ const (
 	defaultLine        = 8 << 10
 	defaultMessage     = 4 << 20
 	defaultDecoded     = 64 << 20
+	defaultCalls       = 250
 	defaultInFlight    = 256 << 20
 	defaultHandshake   = 10 * time.Second
 	defaultProgress    = 10 * time.Second
@@ -59,6 +66,7 @@ func (l Limits) withDefaults() Limits {
 	l.Line = orDefault(l.Line, defaultLine)
 	l.Message = orDefault(l.Message, defaultMessage)
 	l.Decoded = orDefault(l.Decoded, defaultDecoded)
+	l.Calls = orDefault(l.Calls, defaultCalls)
 	l.InFlight = orDefault(l.InFlight, defaultInFlight)
 	l.Handshake = orDefault(l.Handshake, defaultHandshake)
 	l.Progress = orDefault(l.Progress, defaultProgress)

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gobnode/internal/session"
+
 	"github.com/pkg/errors"
 )
 
@@ -32,7 +34,9 @@ type lineConn struct {
 	greeted    bool          // TLS is up and ConnContext was called
 	lingered   bool          // linger was called
 	grown      bool          // the goroutine's stack has grown, or may have
+	inProcess  bool          // a session that this process opens with itself
 	done       chan struct{} // closed at the end, if not nil
+	session    atomic.Pointer[session.Session]
 
 	b        *buffers
 	received int64              // bytes that went into read buffers
@@ -97,6 +101,11 @@ func (c *lineConn) run() {
 	if !c.greeted && !c.greet() {
 		return
 	}
+	if c.inProcess {
+		c.state.Store(connBusy)
+		c.converse(nil)
+		return
+	}
 	handedOver = c.serve()
 }
 
@@ -134,7 +143,7 @@ func (c *lineConn) closeIdle() {
 // greet makes c ready for its first command.
 func (c *lineConn) greet() bool {
 	c.greeted = true
-	if c.e.tlsConfig != nil {
+	if c.e.tlsConfig != nil && !c.inProcess {
 		if !c.handshake() {
 			return false
 		}
@@ -144,7 +153,7 @@ func (c *lineConn) greet() bool {
 		c.refuse(refusal(ResourceExhausted, "this endpoint serves %d connections at once and has them: try again later", c.e.limits.Connections))
 		return false
 	}
-	if f := c.e.ConnContext; f != nil {
+	if f := c.e.ConnContext; f != nil && !c.inProcess {
 		err := c.guard(func() error {
 			nc := c.peer.conn
 			if c.peer.tls != nil {
@@ -257,6 +266,10 @@ func (c *lineConn) one() bool {
 	}
 	if len(name) == 0 {
 		return true
+	}
+	if string(name) == sessionCommand {
+		c.beginSession(inline)
+		return false
 	}
 	en := c.e.lookup(name)
 	if en == nil {

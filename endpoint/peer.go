@@ -8,10 +8,35 @@ import (
 )
 
 // A Peer is the other end of a connection. Its methods may be called from any
-// goroutine.
+// goroutine. In a session it is a [Caller]: a handler calls its caller back on
+// it. In line mode such calls fail, failed_precondition not_run.
 type Peer struct {
 	conn net.Conn // nil for a peer that is no connection
 	tls  *tls.Conn
+	link *link // nil without a session
+}
+
+func newPeer(conn, stream net.Conn) Peer {
+	tc, _ := stream.(*tls.Conn)
+	return Peer{conn: conn, tls: tc}
+}
+
+var errNoSession = refusal(FailedPrecondition, "the caller is not connected by a session and cannot be called back")
+
+func (p *Peer) call(ctx context.Context, name string, x outgoing) *Error {
+	if p.link == nil {
+		refused := *errNoSession
+		return &refused
+	}
+	return p.link.call(ctx, name, x)
+}
+
+func (p *Peer) open(ctx context.Context, name string, kind Kind) (*opened, *Error) {
+	if p.link == nil {
+		refused := *errNoSession
+		return nil, &refused
+	}
+	return p.link.open(ctx, name, kind)
 }
 
 // PeerFrom returns the caller's end of the call that ctx belongs to, never nil:

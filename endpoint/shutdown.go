@@ -77,7 +77,9 @@ func (e *Endpoint) snapshot() []*lineConn {
 func (e *Endpoint) cutAll() int {
 	running := 0
 	for _, c := range e.snapshot() {
-		if c.state.Load() == connBusy {
+		if s := c.session.Load(); s != nil {
+			running += s.Stats().Serving
+		} else if c.state.Load() == connBusy {
 			running++
 		}
 		c.cut()

@@ -76,6 +76,7 @@ type entry struct {
 	kind    Kind
 	handler Handler // of a raw command
 	unary   unary   // of a typed one
+	stream  streaming
 }
 
 // CommandInfo describes a registered command.
@@ -116,6 +117,9 @@ func (e *Endpoint) register(name string, en entry) {
 	if err := checkName(name); err != nil {
 		panic("endpoint: " + err.Error()) //nolint:forbidigo // a defect of the program, found when it starts
 	}
+	if name == sessionCommand {
+		panic("endpoint: the command " + name + " is the endpoint's own") //nolint:forbidigo // a defect of the program, found when it starts
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.handlers == nil {
@@ -123,6 +127,14 @@ func (e *Endpoint) register(name string, en entry) {
 	}
 	en.name = name
 	e.handlers[name] = &en
+}
+
+// warn logs what of a command's types gob cannot tell apart.
+func (e *Endpoint) warn(name string, warnings []string) {
+	slices.Sort(warnings)
+	for _, w := range slices.Compact(warnings) { // both types may be one
+		e.logger().Warn("gob loses a difference", "command", quoteName(name), "field", w)
+	}
 }
 
 // Describe gives the command name a text for HELP, one paragraph. It may come
@@ -150,6 +162,9 @@ func (e *Endpoint) Commands() []CommandInfo {
 	for i, en := range entries { // not under the lock: a type's MarshalJSON may do anything
 		if en.unary != nil {
 			list[i].Request, list[i].Reply, list[i].Example = en.unary.describe()
+		}
+		if en.stream != nil {
+			list[i].Request, list[i].Reply, list[i].Example = en.stream.describe()
 		}
 	}
 	return list

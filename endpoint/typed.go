@@ -18,6 +18,7 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: c.e.newCharge()}
 	v.ctx = &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	defer v.ctx.end()
+	v.handle = v.call.run
 	v.exited = func(answer *Error) {
 		c.answer(answer)
 		c.linger()
@@ -105,7 +106,7 @@ func (c *lineConn) answer(e *Error) bool {
 }
 
 // beingRead is what all calls of ReadGob hold together.
-var beingRead allowance
+var beingRead = newBudget(-1)
 
 // ReadGob reads one gob value from r, no byte further, into *v: what
 // encoding/gob would decode, without its risks on hostile bytes. It obeys
@@ -127,7 +128,7 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 		return nil
 	}
 	limits = limits.withDefaults()
-	c := charge{from: &beingRead, limit: int64(limits.InFlight)}
+	c := charge{from: beingRead, limit: int64(limits.InFlight), least: leastCharge}
 	defer c.release()
 	buf := takeMessage()
 	defer dropMessage(buf)

@@ -21,8 +21,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// callers runs f on both kinds of Caller: a Conn over TCP, and the endpoint
-// itself. open gives a Caller; of a Conn, a new one each time.
+// callers runs f on every kind of Caller: a Conn over TCP, the endpoint itself,
+// and both ends of a session. open gives a Caller; of a Conn, a new one each
+// time.
 func callers(t *testing.T, register func(*endpoint.Endpoint), f func(t *testing.T, n *node, open func() endpoint.Caller)) {
 	t.Run("Conn", func(t *testing.T) {
 		n := tcpNode(t, register)
@@ -31,6 +32,16 @@ func callers(t *testing.T, register func(*endpoint.Endpoint), f func(t *testing.
 	t.Run("Endpoint", func(t *testing.T) {
 		n := tcpNode(t, register)
 		f(t, n, func() endpoint.Caller { return n.Endpoint })
+	})
+	t.Run("Client", func(t *testing.T) {
+		n := tcpNode(t, register)
+		c := dialNode(t, n, nil)
+		f(t, n, func() endpoint.Caller { return c })
+	})
+	t.Run("Peer", func(t *testing.T) {
+		n := newNode(register)
+		p := peerServing(t, n)
+		f(t, n, func() endpoint.Caller { return p })
 	})
 }
 

@@ -179,7 +179,7 @@ func TestCallInfo(t *testing.T) {
 		to := open()
 		reply, err := fail.Call(t.Context(), to, text{})
 		require.NoError(t, err)
-		if _, ok := to.(*endpoint.Conn); ok {
+		if _, ok := to.(*endpoint.Endpoint); !ok {
 			assert.Regexp(t, `^FAIL unary 127\.0\.0\.1:\d+$`, reply.S)
 		} else {
 			assert.Equal(t, "FAIL unary local", reply.S)

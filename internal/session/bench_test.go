@@ -1,0 +1,69 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"gobnode/internal/session"
+	"gobnode/internal/wire"
+)
+
+// tcpPair is two sessions over a socket.
+func tcpPair(tb testing.TB, a, b session.Config) (*session.Session, *session.Session) {
+	tb.Helper()
+	ca, cb := sockets(tb)
+	a.Dialer = true
+	return session.New(ca, a), session.New(cb, b)
+}
+
+// bounce serves unary calls by sending back what comes, without a copy of it.
+func bounce(st *session.Stream) {
+	_ = st.Receive(context.Background(), func(msg []byte) error {
+		return st.Reply(func(b []byte) ([]byte, error) { return append(b, msg...), nil })
+	})
+}
+
+func BenchmarkCall(b *testing.B) {
+	for _, size := range []int{64, 1 << 10, 64 << 10} {
+		for _, callers := range []int{1, 16, 128, 1024} {
+			b.Run(fmt.Sprintf("%dB/%d", size, callers), func(b *testing.B) {
+				client, server := tcpPair(b, session.Config{}, session.Config{Accept: bounce, Calls: 2000, Budget: session.NewBudget(1<<30, nil)})
+				defer server.Close()
+				defer client.Close()
+				msg := make([]byte, size)
+				b.ReportAllocs()
+				b.SetBytes(int64(2 * size))
+				b.ResetTimer()
+				var wg sync.WaitGroup
+				for i := range callers {
+					n := b.N / callers
+					if i < b.N%callers {
+						n++
+					}
+					wg.Go(func() {
+						spec := &session.CallSpec{Name: "ECHO", Kind: wire.CallUnary}
+						for range n {
+							err := client.Call(context.Background(), spec,
+								func(p []byte) ([]byte, error) { return append(p, msg...), nil },
+								func(p []byte) error {
+									if len(p) != size {
+										return fmt.Errorf("%d bytes", len(p))
+									}
+									return nil
+								})
+							if err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+				b.StopTimer()
+				b.ReportMetric(float64(client.Stats().Writes+server.Stats().Writes)/float64(b.N), "writes/op")
+			})
+		}
+	}
+}

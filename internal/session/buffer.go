@@ -1,0 +1,56 @@
+package session
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// A buffer is pooled bytes: what was read, what is staged for the wire, a message on its way. It has one owner at a time.
+type buffer struct {
+	b    []byte
+	r    int     // bytes of b that have been consumed
+	ctl  int     // bytes of b at its front that are control frames: they do not count as staged
+	owed int     // answers among them
+	next *buffer // in an inbox
+}
+
+// Buffers come in sizes of powers of two; larger ones than the last are made and dropped.
+const (
+	minBuffer  = 9  // 512 bytes
+	maxBuffer  = 22 // 4 MiB
+	readBuffer = 128 << 10
+)
+
+var pools [maxBuffer - minBuffer + 1]sync.Pool
+
+// buffersOut counts the buffers that have not come back: the leak check of the tests.
+var buffersOut atomic.Int64
+
+// getBuffer returns an empty buffer with room for at least n bytes.
+func getBuffer(n int) *buffer {
+	buffersOut.Add(1)
+	class := max(bits.Len(uint(max(n, 1)-1)), minBuffer)
+	if class > maxBuffer {
+		return &buffer{b: make([]byte, 0, n)}
+	}
+	if b, ok := pools[class-minBuffer].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{b: make([]byte, 0, 1<<class)}
+}
+
+// putBuffer gives a buffer back; nil is none. Its bytes may have grown beyond the size it was made with: it goes to the
+// class that it can serve now.
+func putBuffer(b *buffer) {
+	if b == nil {
+		return
+	}
+	buffersOut.Add(-1)
+	class := bits.Len(uint(cap(b.b))) - 1
+	if class < minBuffer || class > maxBuffer {
+		return
+	}
+	*b = buffer{b: b.b[:0]}
+	pools[class-minBuffer].Put(b)
+}

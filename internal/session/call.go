@@ -1,0 +1,221 @@
+package session
+
+import (
+	"context"
+	"math"
+
+	"gobnode/internal/wire"
+)
+
+// A CallSpec says what to call.
+type CallSpec struct {
+	Name   string
+	Kind   uint8    // wire.CallRaw or CallStream for Open; Call makes it CallUnary
+	Header []string // strings two by two; 8 KiB of them at most
+
+	// NoWait fails the call at once, resource_exhausted and not run, if it would have to wait for a place among the peer's
+	// calls. Calls made by handlers must set it: when both sides wait for each other's places nobody moves.
+	NoWait bool
+}
+
+// Call makes a call with one message each way. encode appends the request to a slice of the session's and returns it;
+// decode gets the reply, whose bytes are valid until it returns. Both run on the caller's goroutine and without any lock. The
+// errors of both are returned as they are; any other is an *Error. Call waits for a place at the peer, for room and for the
+// reply until ctx ends, whose deadline goes with the call.
+func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) ([]byte, error), decode func([]byte) error) error {
+	own, err := s.encoded(encode)
+	if err == nil {
+		err = s.checkSize(ctx, len(own.b))
+	}
+	if err != nil {
+		putBuffer(own)
+		return err
+	}
+	s.mu.Lock()
+	st, err := s.start(ctx, spec, wire.CallUnary)
+	if err != nil {
+		putBuffer(own)
+		s.unlock()
+		return err
+	}
+	st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
+	s.enqueue(st)
+	s.release(true)
+	if err := st.await(ctx); err != nil {
+		return err
+	}
+	return st.reply(decode)
+}
+
+// encoded returns what encode appends, in a buffer of its own. The sizes of the last messages say how large to make it: to
+// grow a small one each time would cost more than the rest of the call.
+func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
+	size := s.size.Load()
+	own := getBuffer(int(size))
+	b, err := encode(own.b)
+	if err != nil {
+		putBuffer(own)
+		return nil, err
+	}
+	own.b = b
+	if n := int64(len(b)); n > size || n < size/4 {
+		s.size.Store((size + 3*n) / 4)
+	}
+	return own, nil
+}
+
+// Open opens a stream and waits until its CALL is staged.
+func (s *Session) Open(ctx context.Context, spec *CallSpec) (*Stream, error) {
+	s.mu.Lock()
+	st, err := s.start(ctx, spec, spec.Kind)
+	if err != nil {
+		s.unlock()
+		return nil, err
+	}
+	s.enqueue(st)
+	for st.id == 0 && st.err == nil {
+		s.release(true)
+		if err := wait(ctx, st.writable); err != nil {
+			s.mu.Lock()
+			if st.id == 0 {
+				s.abandon(st, ofContext(ctx, wire.OutcomeNotRun))
+			}
+			continue
+		}
+		s.mu.Lock()
+	}
+	defer s.release(true)
+	if st.id == 0 {
+		return nil, st.err
+	}
+	return st, nil
+}
+
+// start makes a local stream, or says why it would not run. The caller holds mu.
+func (s *Session) start(ctx context.Context, spec *CallSpec, kind uint8) (*Stream, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, ofContext(ctx, wire.OutcomeNotRun)
+	}
+	switch {
+	case !validName(spec.Name):
+		return nil, notRun(wire.InvalidArgument, "a name is 1 to 64 printable ASCII characters without spaces", nil)
+	case s.ended:
+		return nil, notRun(wire.Unavailable, "connection lost", s.err)
+	case s.goneAway || s.draining && s.served == 0:
+		return nil, notRun(wire.Unavailable, "the session is being drained", nil)
+	case spec.NoWait && s.full():
+		return nil, notRun(wire.ResourceExhausted, "the peer serves as many calls as it allows", nil)
+	}
+	pairs := wire.MakePairs(spec.Header)
+	if pairs.Size() > maxHeader {
+		return nil, errHeader
+	}
+	st := s.newStream()
+	st.local, st.kind, st.name, st.pairs = true, kind, spec.Name, pairs
+	st.deadline, _ = ctx.Deadline()
+	return st, nil
+}
+
+// newStream returns a stream with nothing in it, one that was used before if there is one.
+func (s *Session) newStream() *Stream {
+	if n := len(s.free); n > 0 {
+		st := s.free[n-1]
+		s.free = s.free[:n-1]
+		return st
+	}
+	return &Stream{s: s, readable: make(chan struct{}, 1), writable: make(chan struct{}, 1)}
+}
+
+// full reports whether a call has to wait for a place at the peer.
+func (s *Session) full() bool { return uint64(s.opened) >= s.peer.Calls || s.places.len > 0 }
+
+// enqueue gives a new local stream a place, or has it wait for one.
+func (s *Session) enqueue(st *Stream) {
+	if s.full() {
+		s.places.push(st)
+		return
+	}
+	s.opened++
+	st.opening = true
+	s.push(st)
+}
+
+// await waits for the last word of a unary call.
+func (st *Stream) await(ctx context.Context) error {
+	s := st.s
+	select {
+	case <-st.readable:
+	case <-ctx.Done():
+		s.mu.Lock()
+		if !st.closed && st.err == nil {
+			outcome := wire.OutcomeUnknown
+			if st.runsAt == 0 {
+				outcome = wire.OutcomeNotRun // and it never will: a message that is not whole runs nothing
+			}
+			s.abandon(st, ofContext(ctx, outcome))
+		}
+		s.release(true)
+	}
+	return nil
+}
+
+// reply gives the reply of a unary call that has ended to decode, and keeps the stream for another call.
+func (st *Stream) reply(decode func([]byte) error) error {
+	s := st.s
+	s.mu.Lock()
+	if st.err != nil || !st.closed || st.in.whole != 1 || st.in.open > 0 {
+		err := st.err
+		if err == nil {
+			err = &Error{Code: wire.Internal, Message: "the peer did not reply with one message"}
+		}
+		st.in.drop()
+		s.unlock()
+		return err
+	}
+	st.parts = st.in.message(st.parts[:0])
+	s.mu.Unlock() // nobody adds to a stream that is closed
+	defer st.replied()
+	return withMessage(st.parts, decode)
+}
+
+// replied is the end of reply.
+func (st *Stream) replied() {
+	st.s.mu.Lock()
+	st.in.drop()
+	st.s.recycle(st)
+	st.s.mu.Unlock()
+}
+
+// recycle keeps a unary stream that has ended for another call of either side, unless something still refers to it.
+func (s *Session) recycle(st *Stream) {
+	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= assumedCalls {
+		return
+	}
+	select {
+	case <-st.readable:
+	default:
+	}
+	select {
+	case <-st.writable:
+	default:
+	}
+	clear(st.parts)
+	*st = Stream{s: s, readable: st.readable, writable: st.writable, parts: st.parts[:0]}
+	s.free = append(s.free, st)
+}
+
+// validName reports whether a command can have this name.
+func validName[S string | []byte](name S) bool {
+	if len(name) == 0 || len(name) > maxName {
+		return false
+	}
+	for i := range len(name) {
+		if name[i] <= ' ' || name[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// longest is the number of a stream that no stream reaches.
+const longest = math.MaxUint64

@@ -1,0 +1,305 @@
+package session
+
+import (
+	"log/slog"
+	"time"
+
+	"gobnode/internal/wire"
+)
+
+// pulse is the part of the state that has to do with time. One timer serves all of it: tick does what is due and sets it to
+// whatever is next. What happens often only takes note of a time; the timer is moved when something is due before it.
+type pulse struct {
+	due      time.Time // when the timer fires
+	beat     time.Duration
+	nextPing time.Time
+	dirty    bool      // something was staged since the last PING
+	pingAt   time.Time // the PING that no byte has answered yet; zero if none
+	pingRx   uint64    // bytes read when it was sent
+	pings    uint64    // sent; also what the last one carried
+	pongs    uint64    // the highest that came back
+	lastPing time.Time // sent
+
+	partial time.Time // a frame is there in part since then; zero if none is
+	watched int       // streams that had a message under way at the last tick, or since
+	workers bool      // there may be idle workers
+
+	pingTokens int       // PINGs that the peer may send now
+	pingSince  time.Time // when they were counted
+
+	logged [numLimits]time.Time
+}
+
+func clampHeartbeat(d time.Duration) time.Duration { return min(max(d, minHeartbeat), maxHeartbeat) }
+
+// arm has tick called at t or before.
+func (s *Session) arm(t time.Time) {
+	if !s.ended && (s.due.IsZero() || t.Before(s.due)) {
+		s.due = t
+		s.timer.Reset(time.Until(t))
+	}
+}
+
+// setBeat changes how often a PING goes.
+func (s *Session) setBeat(d time.Duration) {
+	s.beat = d
+	s.nextPing = time.Now().Add(d)
+	s.arm(s.nextPing)
+	if s.dirty {
+		s.hurry()
+	}
+}
+
+// hurry brings the next PING forward: with data under way a dead peer is to be noticed within 20 s, however rare the
+// heartbeat is.
+func (s *Session) hurry() {
+	if s.beat <= answerTime {
+		return
+	}
+	if t := time.Now().Add(answerTime); t.Before(s.nextPing) {
+		s.nextPing = t
+		s.arm(t)
+	}
+}
+
+// watchFrame takes note that a frame is there in part.
+func (s *Session) watchFrame() {
+	s.mu.Lock()
+	if s.partial.IsZero() {
+		s.partial = time.Now()
+		s.arm(s.partial.Add(s.cfg.Progress))
+	}
+	s.release(false)
+}
+
+// watchIdle takes note that there are idle workers.
+func (s *Session) watchIdle() {
+	if !s.workers {
+		s.workers = true
+		s.arm(time.Now().Add(workerIdle))
+	}
+}
+
+// progressed renews the time of an unfinished message for every 64 KiB of it, and whenever the peer has used up its credit,
+// for it can do no more then. While it has none the time stands still.
+func (s *Session) progressed(st *Stream, n int) {
+	if st.in.open == 0 && (st.local || st.kind != wire.CallUnary || st.in.whole > 0) {
+		st.inDue, st.moved = time.Time{}, 0
+		return
+	}
+	st.moved += int64(n)
+	switch {
+	case st.in.granted == st.in.received:
+		st.inDue, st.moved = time.Time{}, 0
+		s.watchProgress(st)
+	case st.inDue.IsZero() || st.moved >= renewal:
+		st.inDue, st.moved = time.Now().Add(s.cfg.Progress), 0
+		s.watch(st.inDue)
+	}
+}
+
+// watchProgress starts the time of an unfinished message that has credit to go on with.
+func (s *Session) watchProgress(st *Stream) {
+	if st.in.open > 0 && st.kind != wire.CallRaw && st.inDue.IsZero() && st.in.granted > st.in.received && !st.in.ended {
+		st.inDue = time.Now().Add(s.cfg.Progress)
+		s.watch(st.inDue)
+	}
+}
+
+// watchCredit starts the time in which the peer has to grant credit for a message of a unary call: nothing before it can be
+// what the peer waits for. On other streams a receiver may take its time.
+func (s *Session) watchCredit(st *Stream) {
+	if st.kind == wire.CallUnary && st.pending && st.credit == 0 && len(st.data) > 0 && st.id != 0 && st.outDue.IsZero() {
+		st.outDue = time.Now().Add(s.cfg.Progress)
+		s.watch(st.outDue)
+	}
+}
+
+// watch has tick look at the streams' times.
+func (s *Session) watch(t time.Time) {
+	s.watched++
+	s.arm(t)
+}
+
+// tick is called by the timer.
+func (s *Session) tick() {
+	s.mu.Lock()
+	if s.ended {
+		s.unlock()
+		return
+	}
+	now := time.Now()
+	s.due = time.Time{}
+	if now.Before(s.nextPing) {
+		s.arm(s.nextPing)
+	}
+	s.tickSession(now)
+	if s.watched > 0 && !s.ended {
+		s.tickStreams(now)
+	}
+	if s.workers && !s.ended {
+		s.workers = false
+		if t := s.dismiss(now); !t.IsZero() {
+			s.workers = true
+			s.arm(t)
+		}
+	}
+	s.release(false)
+}
+
+// tickSession ends a session whose peer is silent, and sends the PING that is due.
+func (s *Session) tickSession(now time.Time) {
+	if !s.helloed {
+		if t := s.started.Add(s.cfg.Handshake); now.Before(t) {
+			s.arm(t)
+		} else {
+			s.expire(LimitHello, "no HELLO in time")
+			return
+		}
+	}
+	if !s.partial.IsZero() {
+		if t := s.partial.Add(s.cfg.Progress); now.Before(t) {
+			s.arm(t)
+		} else {
+			s.expire(LimitFrame, "a frame did not become whole")
+			return
+		}
+	}
+	if !s.pingAt.IsZero() {
+		switch t := s.pingAt.Add(answerTime); {
+		case s.rx.Load() != s.pingRx:
+			s.pingAt = time.Time{} // any byte is an answer
+		case now.Before(t):
+			s.arm(t)
+		default:
+			s.expire(LimitHeartbeat, "no answer to a PING")
+			return
+		}
+	}
+	if !now.Before(s.nextPing) {
+		s.ping(now)
+	}
+}
+
+// ping sends a PING, unless there was one within the last second: the peer counts them.
+func (s *Session) ping(now time.Time) {
+	s.pings++
+	b := s.controlFrame()
+	b.b = wire.AppendPing(b.b, wire.KindPing, s.pings)
+	s.lastPing = now
+	if s.pingAt.IsZero() {
+		s.pingAt, s.pingRx = now, s.rx.Load()
+	}
+	s.arm(s.pingAt.Add(answerTime))
+	next := s.beat
+	if s.dirty = s.opened+s.served > 0; s.dirty {
+		next = min(next, answerTime)
+	}
+	s.nextPing = now.Add(next)
+	s.arm(s.nextPing)
+}
+
+// tickStreams ends the streams whose message stands still.
+func (s *Session) tickStreams(now time.Time) {
+	s.watched = 0
+	for _, st := range s.streams {
+		for _, t := range [...]time.Time{st.inDue, st.outDue} {
+			switch {
+			case t.IsZero() || st.closed:
+			case now.Before(t):
+				s.watch(t)
+			default:
+				st.inDue, st.outDue = time.Time{}, time.Time{}
+				s.fired(LimitProgress, "a message stood still")
+				s.stalled(st)
+			}
+		}
+	}
+}
+
+// stalled ends a stream whose message stands still. A reply that gets no credit gives way to an error: the call has run.
+func (s *Session) stalled(st *Stream) {
+	e := &Error{Code: wire.DeadlineExceeded, Outcome: wire.OutcomeNotRun, Message: "a message made no progress"}
+	switch {
+	case st.local && st.pending && st.runsAt == 0:
+		s.abandon(st, e)
+	case !st.local && st.finished:
+		st.dropPending()
+		e.Outcome = wire.OutcomeFailed
+		st.last, st.failure = lastError, *e
+		s.push(st)
+	default:
+		s.refuseServed(st, e)
+	}
+}
+
+// expire ends the session because of something that did not happen in time.
+func (s *Session) expire(l Limit, text string) {
+	s.fired(l, text)
+	p := &protocolError{wire.DeadlineExceeded, l, text}
+	s.fail(p, &wire.GoAway{Last: s.taken, Code: p.code, Message: []byte(text)})
+}
+
+// onPing answers a PING, as long as there is no more than one a second of them.
+func (s *Session) onPing(p []byte) error {
+	v, err := wire.ParsePing(p)
+	if err != nil {
+		return forbidden("%v", err)
+	}
+	now := time.Now()
+	if s.pingSince.IsZero() {
+		s.pingSince, s.pingTokens = now, pingBurst
+	}
+	if n := int64(now.Sub(s.pingSince) / time.Second); n > 0 {
+		s.pingTokens = int(min(int64(s.pingTokens)+n, pingBurst))
+		s.pingSince = s.pingSince.Add(time.Duration(n) * time.Second)
+	}
+	if s.pingTokens == 0 {
+		return exceeded(LimitPings, "more than a PING a second")
+	}
+	s.pingTokens--
+	if err := s.owe(); err != nil {
+		return err
+	}
+	b := s.controlFrame()
+	b.b = wire.AppendPing(b.b, wire.KindPong, v)
+	return nil
+}
+
+// onPong takes the answer to a PING. One that answers nothing is not allowed: it could only be a flood.
+func (s *Session) onPong(p []byte) error {
+	v, err := wire.ParsePing(p)
+	if err != nil || v <= s.pongs || v > s.pings {
+		return forbidden("PONG that answers no PING")
+	}
+	s.pongs = v
+	if v == s.pings {
+		s.stats.RTT = time.Since(s.lastPing)
+	}
+	if s.drainAck != nil && v >= s.drainSeq {
+		close(s.drainAck)
+		s.drainAck = nil
+	}
+	return nil
+}
+
+// fired counts a limit and logs it, once a second at most.
+func (s *Session) fired(l Limit, text string) {
+	s.stats.Limits[l]++
+	if f := s.cfg.OnLimit; f != nil {
+		s.later(func() { f(l) })
+	}
+	now := time.Now()
+	if t := s.logged[l]; !t.IsZero() && now.Sub(t) < time.Second {
+		return
+	}
+	s.logged[l] = now
+	s.log(slog.LevelWarn, "session limit", "limit", l.String(), "what", text, "count", s.stats.Limits[l])
+}
+
+// log writes a line about the session when the lock is gone.
+func (s *Session) log(level slog.Level, msg string, args ...any) {
+	s.later(func() {
+		s.cfg.Logger.Log(s.cfg.Context, level, msg, append(args, "peer", s.conn.RemoteAddr())...)
+	})
+}

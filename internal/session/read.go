@@ -1,0 +1,244 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"gobnode/internal/wire"
+)
+
+// maxGreeting is how much of a line in place of the greeting is kept for the error.
+const maxGreeting = 1 << 10
+
+// A reader reads the connection into a buffer that it holds only while there is something in it, or while a wrapped
+// connection makes it wait with one.
+type reader struct {
+	s    *Session
+	buf  *buffer                   // bytes from buf.r on are not yet parsed; nil if there are none
+	fill func(fd int) (int, error) // of a socket
+	full bool                      // the last read filled the buffer: the next one may be large
+}
+
+// readLoop reads frames until the connection fails or the session ends. It waits for nothing else: what has to be written is
+// left to others, a handler gets its call through a channel with room.
+func (s *Session) readLoop() {
+	defer s.wg.Done()
+	defer close(s.readerGone)
+	r := &reader{s: s}
+	r.fill = r.readSocket
+	if len(s.cfg.Buffered) > 0 {
+		r.buf = getBuffer(readBuffer)
+		r.buf.b = append(r.buf.b, s.cfg.Buffered...)
+	}
+	err := r.greeting()
+	for err == nil {
+		if err = r.frames(); err == nil {
+			err = r.more()
+		}
+	}
+	s.mu.Lock()
+	s.failReading(err)
+	lingers := s.complete
+	s.release(false)
+	for lingers && r.more() == nil {
+		r.buf.r = len(r.buf.b)
+	}
+	putBuffer(r.buf)
+}
+
+// failReading ends the session with what the reader found.
+func (s *Session) failReading(err error) {
+	var p *protocolError
+	switch {
+	case s.ended:
+	case errors.As(err, &p):
+		s.fired(p.limit, p.text)
+		s.fail(p, &wire.GoAway{Last: s.taken, Code: p.code, Message: []byte(p.text)})
+	case (s.goneAway || s.draining) && errors.Is(err, io.EOF) && s.opened == 0 && s.served == 0:
+		s.fail(ErrClosed, nil)
+	default:
+		s.fail(err, nil)
+	}
+}
+
+// greeting reads the line before the first frame.
+func (r *reader) greeting() error {
+	want := r.s.cfg.Greeting
+	for len(want) > 0 {
+		have := r.bytes()
+		n := min(len(have), len(want))
+		if string(have[:n]) != want[:n] {
+			return r.otherGreeting()
+		}
+		if n == len(want) {
+			r.buf.r += n
+			break
+		}
+		if err := r.more(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A GreetingError is how a session ends whose peer answered the preface with another line: nothing has run.
+type GreetingError struct{ Line string }
+
+// Error returns the line, quoted by nothing: it was cut at the first control byte.
+func (e *GreetingError) Error() string { return "session refused: " + e.Line }
+
+// otherGreeting reads the rest of a line that is not the greeting.
+func (r *reader) otherGreeting() error {
+	for {
+		line, _, whole := bytes.Cut(r.bytes(), []byte("\n"))
+		if !whole && len(line) < maxGreeting {
+			if r.more() == nil {
+				continue
+			}
+		}
+		text := string(r.bytes()[:min(len(line), maxGreeting)])
+		if i := strings.IndexFunc(text, func(c rune) bool { return c < ' ' || c > '~' }); i >= 0 {
+			text = text[:i]
+		}
+		r.s.mu.Lock()
+		r.s.nothing = true
+		r.s.mu.Unlock()
+		return &GreetingError{text}
+	}
+}
+
+// bytes returns what is read and not parsed.
+func (r *reader) bytes() []byte {
+	if r.buf == nil {
+		return nil
+	}
+	return r.buf.b[r.buf.r:]
+}
+
+// frames handles all whole frames in the buffer.
+func (r *reader) frames() error {
+	s := r.s
+	b := r.bytes()
+	if len(b) < wire.Overhead {
+		if _, err := wire.Size(b); err != nil {
+			return forbidden("%v", err)
+		}
+		return nil
+	}
+	s.mu.Lock()
+	var err error
+	for err == nil && !s.ended {
+		var f wire.Frame
+		var n int
+		if f, n, err = wire.Parse(r.buf.b[r.buf.r:]); err != nil {
+			err = forbidden("%v", err)
+			break
+		}
+		if n == 0 {
+			break
+		}
+		s.partial = time.Time{}
+		s.stats.Frames++
+		err = s.handle(f)
+		r.buf.r += n
+	}
+	if err == nil && s.ended {
+		err = s.err
+	}
+	s.release(false)
+	return err
+}
+
+// more reads at least one more byte behind what is in the buffer. A frame that is there in part has to become whole in
+// Config.Progress from now on.
+func (r *reader) more() error {
+	if r.buf != nil && r.buf.r == len(r.buf.b) {
+		if r.s.raw != nil {
+			// Kept for the next read, which gives it back if there is nothing to read.
+			r.buf.b, r.buf.r = r.buf.b[:0], 0
+		} else {
+			putBuffer(r.buf)
+			r.buf = nil
+		}
+	} else if r.buf != nil {
+		r.s.watchFrame()
+	}
+	var n int
+	var err error
+	if r.s.raw != nil {
+		n, err = r.s.raw.wait(r.fill)
+	} else {
+		n, err = r.readWrapped()
+	}
+	if n > 0 {
+		r.s.rx.Add(uint64(n))
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// space returns room for a read, in a buffer of at least size bytes. A frame fits into readBuffer, so there is always some.
+func (r *reader) space(size int) []byte {
+	old := r.buf
+	if old == nil || cap(old.b) < size {
+		left := r.bytes()
+		r.buf = getBuffer(size)
+		r.buf.b = append(r.buf.b, left...)
+		putBuffer(old)
+	} else if old.r > 0 && cap(old.b)-len(old.b) < size/2 {
+		old.b = old.b[:copy(old.b, old.b[old.r:])]
+		old.r = 0
+	}
+	return r.buf.b[len(r.buf.b):cap(r.buf.b)]
+}
+
+// readSocket reads what a socket has. If it has nothing, the buffer goes back to the pool, and what is in it into one of
+// its own size: a peer that leaves half a frame lying costs little more than that half.
+func (r *reader) readSocket(fd int) (int, error) {
+	p := r.space(readBuffer)
+	n, err := readFD(fd, p)
+	if n > 0 {
+		r.buf.b = r.buf.b[:len(r.buf.b)+n]
+		return n, err
+	}
+	if isAgain(err) {
+		r.shrink()
+	}
+	return n, err
+}
+
+// shrink keeps no more than what is in the buffer.
+func (r *reader) shrink() {
+	old, left := r.buf, r.bytes()
+	if len(left) == 0 {
+		putBuffer(old)
+		r.buf = nil
+		return
+	}
+	if cap(old.b) > 4*len(left) && cap(old.b) > 1<<minBuffer {
+		r.buf = getBuffer(len(left))
+		r.buf.b = append(r.buf.b, left...)
+		putBuffer(old)
+	}
+}
+
+// readWrapped reads from a connection that is no socket. It has to wait with a buffer: a small one, until reads fill it.
+func (r *reader) readWrapped() (int, error) {
+	want := 2 << 10
+	if r.full || len(r.bytes()) >= want/2 {
+		want = readBuffer
+	}
+	p := r.space(want)
+	n, err := r.s.conn.Read(p)
+	r.full = n == len(p)
+	if n > 0 {
+		r.buf.b = r.buf.b[:len(r.buf.b)+n]
+	}
+	return n, err
+}

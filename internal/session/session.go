@@ -1,0 +1,295 @@
+// Package session is the multiplexer of session mode: many streams at once on one connection, opened by either side, in
+// bytes. It knows no types and no commands: a CALL that arrives is handed to Config.Accept as a Stream with a name.
+//
+// # Who does what
+//
+// All state is in one struct under one lock, which is never held across anything that blocks. Whatever changes the state
+// lets go of the lock through Session.release, the one place that decides what follows: whether the session has ended, and
+// who writes what is staged.
+//
+// The goroutines of a session, each with a comment that says when it ends: the reader (readLoop), which never waits for
+// anything but the connection and writes nothing; the flusher (flush), started when there is something to write that could
+// not be written at once; the handlers' (work), which are reused, at most one for each call that is served; and the one
+// that ends the session (teardown). Timers call tick.
+//
+// # How a session ends
+//
+// The first error is kept; the transport is closed; then everybody who waits is woken. Every call that was under way learns
+// what is known of it: a call whose last byte needed to run it never left this side did not run, nor did one above the last
+// stream that the peer's GOAWAY names; of any other nothing is known.
+package session
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gobnode/internal/wire"
+)
+
+// A Config says how a session behaves. It is not changed after New. A zero number means the default in its remark, a
+// negative one no limit.
+type Config struct {
+	Dialer bool // this side dialled: it opens odd streams
+
+	// Accept serves a call on a goroutine of its own. A call with one message is passed on only once that is whole. When
+	// Accept returns the stream is finished, with an error if it was not before. nil refuses every call.
+	Accept func(*Stream)
+
+	Preface  []byte // bytes to send before the first frame
+	Greeting string // a line, with its newline, that the peer sends before its first frame; another one ends the session
+	Buffered []byte // bytes that were read from the connection already
+
+	Message   int           // 4 MiB: bytes of one message
+	Calls     int           // 250: calls of the peer's served at once
+	Credit    int           // 256 KiB: bytes of one stream that are not taken yet; never under 64 KiB
+	Budget    *Budget       // 64 MiB: for what calls of the peer's hold
+	Heartbeat time.Duration // 15 s: the wish told to the peer; the larger of both holds
+	Handshake time.Duration // 10 s: until the peer's HELLO
+	Progress  time.Duration // 10 s: for a frame to become whole, and for 64 KiB of a message or of what is written
+
+	Program string          // name and version, told to the peer
+	Context context.Context // what handlers' contexts derive from; nil: context.Background(). Not to be canceled
+	Logger  *slog.Logger    // nil: slog.Default()
+	OnLimit func(Limit)     // called when a limit fires; must not block
+}
+
+// withDefaults fills in what is zero.
+func (c Config) withDefaults() Config {
+	pick := func(v *int, def, unlimited int) {
+		if *v == 0 {
+			*v = def
+		} else if *v < 0 {
+			*v = unlimited
+		}
+	}
+	pickTime := func(v *time.Duration, def time.Duration) {
+		if *v == 0 {
+			*v = def
+		} else if *v < 0 {
+			*v = math.MaxInt64 / 4
+		}
+	}
+	pick(&c.Message, defaultMessage, math.MaxInt)
+	pick(&c.Calls, defaultCalls, math.MaxInt32)
+	pick(&c.Credit, defaultCredit, maxCredit)
+	c.Credit = min(max(c.Credit, assumedCredit), maxCredit)
+	pickTime(&c.Heartbeat, defaultHeartbeat)
+	pickTime(&c.Handshake, defaultHandshake)
+	pickTime(&c.Progress, defaultProgress)
+	c.Heartbeat = clampHeartbeat(c.Heartbeat)
+	if c.Budget == nil {
+		c.Budget = NewBudget(defaultInFlight, nil)
+	}
+	if c.Context == nil {
+		c.Context = context.Background()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// A Session is one connection with streams on it. Its methods may be called from any goroutine.
+type Session struct {
+	conn       net.Conn
+	raw        *rawConn // nil if conn is not a socket that can be used without blocking
+	cfg        Config
+	started    time.Time
+	wg         sync.WaitGroup // every goroutine of the session
+	done       chan struct{}  // closed when everybody has been woken
+	going      chan struct{}  // closed when no more calls can be made
+	readerGone chan struct{}  // closed when the reader ends
+	hello      chan struct{}  // closed when the peer's HELLO is there, or the session has ended
+	timer      *time.Timer    // calls tick
+	rx         atomic.Uint64  // bytes read
+	size       atomic.Int64   // of messages encoded lately: how large a slice to encode the next into
+
+	mu sync.Mutex // guards following
+	state
+}
+
+// state is what changes in the life of a session.
+type state struct {
+	err      error // why the session ends: the first reason
+	farewell *wire.GoAway
+	ended    bool // err is set and nothing is sent or taken any more
+	torn     bool // the transport is closed and everybody has been woken
+	helloed  bool
+
+	streams  map[uint64]*Stream // from the CALL to the last word
+	nextID   uint64             // of the next stream opened here
+	highest  uint64             // stream of the peer's that a CALL was seen for
+	taken    uint64             // stream of the peer's that was served or refused
+	opened   int                // streams of this side's that have a place at the peer
+	served   int                // streams of the peer's
+	places   queue              // streams of this side's that wait for a place
+	free     []*Stream          // of finished unary calls, to be used again
+	idle     []*worker
+	peer     wire.Hello        // what the peer allows
+	names    map[string]string // of commands, so that a call does not allocate one
+	last     uint64            // the peer's GOAWAY: streams above it do not run
+	goneAway bool              // the peer has sent one
+	nothing  bool              // the peer never understood that this is a session: nothing ran
+
+	draining bool          // this side has sent a GOAWAY
+	drained  bool          // ... with the last stream that it serves
+	complete bool          // ... and the session ended because nothing was left to do
+	drainSeq uint64        // the PING behind the first GOAWAY
+	drainAck chan struct{} // closed by its PONG
+
+	writer
+	pulse
+
+	todo  []func() // what release calls once the lock is gone: nothing that may block or call back is called under it
+	stats Stats
+}
+
+// New starts a session on conn, which is the session's from now on.
+func New(conn net.Conn, cfg Config) *Session {
+	s := &Session{
+		conn: conn, raw: newRawConn(conn), cfg: cfg.withDefaults(), started: time.Now(),
+		done: make(chan struct{}), going: make(chan struct{}), hello: make(chan struct{}), readerGone: make(chan struct{}),
+		state: state{
+			streams: make(map[uint64]*Stream), nextID: 2, last: math.MaxUint64,
+			peer: wire.Hello{Message: assumedMessage, Calls: assumedCalls, Credit: assumedCredit},
+		},
+	}
+	if cfg.Dialer {
+		s.nextID = 1
+	}
+	s.mu.Lock()
+	tune(conn)
+	s.rest = getBuffer(minControl) // in rest, not staged: control frames must not go before it
+	s.rest.b = append(s.rest.b, cfg.Preface...)
+	s.rest.b = wire.AppendHello(s.rest.b, &wire.Hello{
+		Message: uint64(s.cfg.Message), Calls: uint64(s.cfg.Calls), Credit: uint64(s.cfg.Credit),
+		Heartbeat: uint64(s.cfg.Heartbeat / time.Millisecond), Program: cfg.Program,
+	})
+	s.stagedEnd = uint64(len(s.rest.b))
+	if s.raw == nil {
+		s.sentEnd = s.stagedEnd
+	}
+	s.beat = s.cfg.Heartbeat
+	s.nextPing = s.started.Add(s.beat)
+	s.due = s.started.Add(min(s.cfg.Handshake, s.beat))
+	s.timer = time.AfterFunc(s.due.Sub(s.started), s.tick)
+	s.wg.Add(1)
+	go s.readLoop()
+	s.release(true)
+	return s
+}
+
+// Done is closed when the session has ended and every call on it has been told.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Ready is closed when the peer's HELLO is there, or the session has ended: see Err.
+func (s *Session) Ready() <-chan struct{} { return s.hello }
+
+// GoingAway is closed when no more calls can be made: the session has ended, or one side drains it.
+func (s *Session) GoingAway() <-chan struct{} { return s.going }
+
+// Err returns why the session ended, nil while it has not. After a Close or a drain it is ErrClosed.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Close ends the session at once and waits for all its goroutines, handlers included: it must not be called by one.
+func (s *Session) Close() error {
+	s.Abort(ErrClosed)
+	s.wg.Wait()
+	return nil
+}
+
+// Abort ends the session at once and does not wait. The peer is told which of its calls did not run, if it still takes
+// bytes.
+func (s *Session) Abort(err error) {
+	s.mu.Lock()
+	s.fail(err, &wire.GoAway{Last: s.taken, Message: []byte("closed")})
+	s.release(false)
+}
+
+// Wait waits for all goroutines of a session that has ended.
+func (s *Session) Wait() { s.wg.Wait() }
+
+// Stats are counts since the session began, unless their remark says otherwise. Counters only grow.
+type Stats struct {
+	Opened   uint64        // calls made whose CALL was staged
+	Served   uint64        // calls of the peer's handed to Accept or to be handed
+	Refused  uint64        // calls of the peer's that were refused
+	Dropped  uint64        // frames for streams that had ended
+	Open     int           // calls made that have not had the last word, now
+	Serving  int           // calls of the peer's, now
+	Waiting  int           // calls that wait for a place at the peer, now
+	Frames   uint64        // frames read
+	Received uint64        // bytes read
+	Writes   uint64        // system calls to write, or calls of Write
+	Sent     uint64        // bytes written
+	RTT      time.Duration // of the last PING; 0 before the first
+	Program  string        // the peer's name and version
+	Limits   [numLimits]uint64
+}
+
+// Stats returns the counts.
+func (s *Session) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Open, st.Serving, st.Waiting = s.opened, s.served, s.places.len
+	st.Received = s.rx.Load()
+	st.Program = s.peer.Program
+	return st
+}
+
+// fail marks the session as ended, if it is not yet. farewell, unless nil, is told to the peer. The caller holds mu and
+// calls release, which does the rest.
+func (s *Session) fail(err error, farewell *wire.GoAway) {
+	if s.ended {
+		return
+	}
+	s.err, s.farewell, s.ended = err, farewell, true
+	s.timer.Stop()
+	s.wg.Add(1) // here, while the reader is sure to be counted: it ends only after this
+	s.later(s.teardown)
+}
+
+// later has f called when the lock is gone.
+func (s *Session) later(f func()) { s.todo = append(s.todo, f) }
+
+// release lets go of mu. Every change of the state ends here, and here alone is decided what follows from it: the end of a
+// session that is drained, and who writes. now says that the caller may make one attempt to write that does not block; the
+// reader and timers may not.
+func (s *Session) release(now bool) {
+	if s.drained && !s.ended && s.served == 0 && s.opened == 0 && s.places.len == 0 && !s.writing && !s.pendingOutput() {
+		s.complete = true
+		s.fail(ErrClosed, nil)
+	}
+	if s.writing || s.ended || !s.pendingOutput() {
+		s.unlock()
+		return
+	}
+	s.writing = true
+	if !now || s.raw == nil {
+		s.wg.Add(1)
+		go s.flush()
+		s.unlock()
+		return
+	}
+	s.attempt()
+}
+
+// unlock lets go of mu and does what was put off until then.
+func (s *Session) unlock() {
+	todo := s.todo
+	s.todo = nil
+	s.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+}

@@ -1,0 +1,302 @@
+package session
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"time"
+
+	"gobnode/internal/wire"
+)
+
+const minControl = 1 << 10
+
+// writer is the part of the state that has to do with writing. Frames that belong to streams are staged in order: a CALL
+// before its CANCEL, data before the last word. Frames that belong to the session (PING, PONG, GOAWAY, refusals) and credit
+// go before everything that is staged.
+type writer struct {
+	writing bool    // somebody writes, or is about to: he alone takes from what follows
+	broken  bool    // a write failed, maybe half way
+	rest    *buffer // begun and not finished: the flusher goes on with it
+
+	control  *buffer // frames to go first
+	owed     int     // of them, answers to the peer, and those being written
+	inFlight int     // answers being written
+	credits  *Stream // streams that have credit to grant
+	staged   *buffer // frames of streams
+	ring     queue   // streams that have something to send but found no room: they take turns
+
+	stagedEnd uint64 // bytes ever staged, the preface and the HELLO included
+	sentEnd   uint64 // of them, those that may have reached the peer
+
+	writerGone chan struct{} // closed and cleared by the writer when it stops after the end
+}
+
+// pendingOutput reports whether there is something to write.
+func (s *Session) pendingOutput() bool {
+	return s.rest != nil || s.control != nil || s.credits != nil || s.staged != nil
+}
+
+// stage returns the buffer that a stream's next frame is to be added to.
+func (s *Session) stage() *buffer {
+	if s.staged == nil {
+		s.staged = getBuffer(maxStaged + wire.MaxPayload)
+	}
+	return s.staged
+}
+
+// room reports whether another frame may be staged: any that is will fit into the buffer without making it grow.
+func (s *Session) room() bool { return s.staged == nil || len(s.staged.b) < maxStaged-wire.Overhead }
+
+// push gives a stream its turn if it has something that can be sent, at once if there is room and nobody before it.
+func (s *Session) push(st *Stream) {
+	if !st.queued && st.ready() {
+		s.ring.push(st)
+	}
+	s.fill()
+}
+
+// fill stages frames, one of each stream in turn, while there is room. Small calls are not delayed by large messages beyond
+// a frame of each.
+func (s *Session) fill() {
+	for s.ring.len > 0 && s.room() && !s.ended {
+		st := s.ring.pop()
+		s.emit(st)
+		if st.ready() {
+			s.ring.push(st)
+		}
+	}
+}
+
+// controlFrame returns the buffer for a frame of the session's.
+func (s *Session) controlFrame() *buffer {
+	if s.control == nil {
+		s.control = getBuffer(minControl)
+	}
+	return s.control
+}
+
+// owe counts an answer that the peer has to read before it may cause more.
+func (s *Session) owe() error {
+	if s.owed >= maxOwed {
+		return exceeded(LimitControl, "more than %d answers that are not read", maxOwed)
+	}
+	s.owed++
+	return nil
+}
+
+// take returns what is to be written next, nil if there is nothing. Control frames go alone if what is staged is long, for
+// copying it costs more than another write.
+func (s *Session) take() *buffer {
+	if s.rest != nil {
+		b := s.rest
+		s.rest = nil
+		return b
+	}
+	s.appendCredits()
+	b := s.control
+	switch {
+	case b == nil:
+		b, s.staged = s.staged, nil
+		if b == nil {
+			return nil
+		}
+	case s.staged == nil:
+		b.ctl = len(b.b)
+		s.control = nil
+	default:
+		b.ctl = len(b.b)
+		s.control = nil
+		if len(s.staged.b) <= 4<<10 {
+			b.b = append(b.b, s.staged.b...)
+			putBuffer(s.staged)
+			s.staged = nil
+		}
+	}
+	if b.ctl > 0 {
+		s.inFlight = s.owed
+	}
+	if s.raw == nil {
+		// What a wrapped connection really sent of a Write that failed is not known: all of it may have arrived.
+		s.sentEnd += uint64(len(b.b) - b.ctl)
+	}
+	s.fill()
+	return b
+}
+
+// appendCredits writes the CREDIT frames that are due: how much is decided only now, so there is one for a stream at most,
+// however slowly the peer reads them.
+func (s *Session) appendCredits() {
+	for st := s.credits; st != nil; st = s.credits {
+		s.credits, st.nextCredit, st.creditDue = st.nextCredit, nil, false
+		if n := st.in.room(); n > 0 && !st.closed && st.id != 0 {
+			st.in.granted += n
+			c := s.controlFrame()
+			c.b = wire.AppendCredit(c.b, st.id, uint32(n))
+			s.watchProgress(st)
+		}
+	}
+}
+
+// grant has credit for st sent if it is worth a frame.
+func (s *Session) grant(st *Stream) {
+	if !st.creditDue && !st.closed && !st.discard && st.in.room() > 0 {
+		st.creditDue = true
+		st.nextCredit, s.credits = s.credits, st
+	}
+}
+
+// busy reports whether other calls are in flight, so that to wait for them is worth it.
+func (s *Session) busy() bool { return s.opened+s.served > 1 }
+
+// attempt writes once without blocking; the caller holds mu and has set writing. What the connection does not take, and what
+// was staged meanwhile, is the flusher's. The yield before it is the largest gain there is: callers that are about to stage
+// a frame do so, and one system call serves them all. It returns without mu.
+func (s *Session) attempt() {
+	if s.busy() {
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+	}
+	if b := s.take(); b != nil && !s.ended {
+		s.mu.Unlock()
+		n, err := s.raw.tryWrite(b.b)
+		s.mu.Lock()
+		s.wrote(b, n, err)
+	} else if b != nil {
+		s.rest = b
+	}
+	if !s.ended && s.pendingOutput() {
+		s.wg.Add(1)
+		go s.flush()
+	} else {
+		s.stopWriting()
+		s.release(false)
+		return
+	}
+	s.unlock()
+}
+
+// flush writes until there is nothing left or the session ends. It is the goroutine that may block in a write: for
+// Config.Progress at a time, then the peer is taken for dead.
+func (s *Session) flush() {
+	defer s.wg.Done()
+	s.mu.Lock()
+	for !s.ended {
+		if s.rest == nil && s.busy() {
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+		}
+		b := s.take()
+		if b == nil {
+			break
+		}
+		if s.ended {
+			s.rest = b
+			break
+		}
+		chunk := b.b[b.r:min(len(b.b), b.r+maxStaged)]
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.cfg.Progress)) // under mu: the end sets a shorter one after it
+		s.mu.Unlock()
+		n, err := s.conn.Write(chunk)
+		s.mu.Lock()
+		s.wrote(b, n, err)
+	}
+	s.stopWriting()
+	s.release(false)
+}
+
+// stopWriting ends the turn of whoever writes.
+func (s *Session) stopWriting() {
+	s.writing = false
+	if s.writerGone != nil {
+		close(s.writerGone)
+		s.writerGone = nil
+	}
+}
+
+// wrote takes note that n more bytes of b were written. A write that failed half way ends the session: what the peer would
+// read next is not a frame.
+func (s *Session) wrote(b *buffer, n int, err error) {
+	s.stats.Writes++
+	s.stats.Sent += uint64(n)
+	if s.raw != nil {
+		s.sentEnd += uint64(max(b.r+n-b.ctl, 0) - max(b.r-b.ctl, 0))
+	}
+	b.r += n
+	if b.ctl > 0 && b.r >= b.ctl && s.inFlight > 0 {
+		s.owed -= s.inFlight
+		s.inFlight = 0
+	}
+	if err != nil {
+		s.broken = true
+		putBuffer(b)
+		if errors.Is(err, os.ErrDeadlineExceeded) && !s.ended {
+			s.fired(LimitWrite, "the peer takes no bytes")
+			err = exceeded(LimitWrite, "the peer took no bytes for %v", s.cfg.Progress)
+		}
+		s.fail(err, nil)
+		return
+	}
+	if b.r < len(b.b) {
+		s.rest = b
+		return
+	}
+	putBuffer(b)
+}
+
+// A queue is streams in line. A stream is in one queue at a time, at most once.
+type queue struct {
+	head, tail *Stream
+	len        int
+}
+
+func (q *queue) push(st *Stream) {
+	st.queued, st.next = true, nil
+	if q.tail == nil {
+		q.head = st
+	} else {
+		q.tail.next = st
+	}
+	q.tail = st
+	q.len++
+}
+
+func (q *queue) pop() *Stream {
+	st := q.head
+	if st == nil {
+		return nil
+	}
+	q.head = st.next
+	if q.head == nil {
+		q.tail = nil
+	}
+	q.len--
+	st.queued, st.next = false, nil
+	return st
+}
+
+// remove takes st out of the queue if it is in it.
+func (q *queue) remove(st *Stream) {
+	if !st.queued {
+		return
+	}
+	var before *Stream
+	for x := q.head; x != nil; before, x = x, x.next {
+		if x != st {
+			continue
+		}
+		if before == nil {
+			q.head = st.next
+		} else {
+			before.next = st.next
+		}
+		if q.tail == st {
+			q.tail = before
+		}
+		q.len--
+		st.queued, st.next = false, nil
+		return
+	}
+}
