@@ -10,7 +10,7 @@ import (
 // A CallSpec says what to call.
 type CallSpec struct {
 	Name   string
-	Kind   uint8    // wire.CallRaw or CallStream for Open; Call makes it CallUnary
+	Kind   uint8    // of Open: wire.CallRaw or wire.CallStream
 	Header []string // strings two by two; 8 KiB of them at most
 
 	// NoWait fails the call at once, resource_exhausted and not run, if it would have to wait for a place among the peer's
@@ -66,6 +66,9 @@ func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) 
 
 // Open opens a stream and waits until its CALL is staged.
 func (s *Session) Open(ctx context.Context, spec *CallSpec) (*Stream, error) {
+	if spec.Kind != wire.CallRaw && spec.Kind != wire.CallStream {
+		return nil, notRun(wire.InvalidArgument, "Open is for raw and stream calls", nil)
+	}
 	s.mu.Lock()
 	st, err := s.start(ctx, spec, spec.Kind)
 	if err != nil {

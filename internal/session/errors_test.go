@@ -175,6 +175,7 @@ func TestRow13EndlessHeader(t *testing.T) {
 		}
 		require.Nil(t, p.lastWord(1))
 		p.requireRefused(3, wire.ResourceExhausted)
+		synctest.Wait()
 		require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitHeader])
 		require.Equal(t, 1, p.log.count(session.LimitHeader))
 		err := p.s.Call(t.Context(), &session.CallSpec{Name: "X", Header: []string{"k", strings.Repeat("v", 8<<10)}},
@@ -191,6 +192,7 @@ func TestCallsOverTheLimit(t *testing.T) {
 		defer p.close()
 		p.send(unary(1, "WAIT", ""), unary(3, "WAIT", ""), unary(5, "ECHO", ""))
 		p.requireRefused(5, wire.ResourceExhausted)
+		synctest.Wait()
 		require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitCalls])
 		require.Equal(t, 1, p.log.count(session.LimitCalls))
 		p.send(wire.AppendCancel(nil, 1))
@@ -248,6 +250,7 @@ func TestInFlightBudget(t *testing.T) {
 		require.EqualValues(t, 64<<10, whole.Used())
 		p.send(unary(17, "ECHO", "x"))
 		p.requireRefused(17, wire.ResourceExhausted)
+		synctest.Wait()
 		require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitInFlight])
 		require.Equal(t, 1, p.log.count(session.LimitInFlight))
 		p.send(wire.AppendCancel(nil, 1))

@@ -29,12 +29,12 @@ const (
 
 // A model is a peer that sends what a fuzzer says, legal or not, and knows what must follow.
 type model struct {
-	t    *testing.T
-	in   []byte
-	conn *memnet.Conn
-	s    *session.Session
-	buf    []byte
-	space  []byte // to read into
+	t     *testing.T
+	in    []byte
+	conn  *memnet.Conn
+	s     *session.Session
+	buf   []byte
+	space []byte // to read into
 
 	dialer  bool // the session under test dialled
 	hello   bool // its HELLO was read
@@ -166,7 +166,13 @@ func TestSessionModel(t *testing.T) {
 	}
 }
 
+// runModel plays one input.
 func runModel(t *testing.T, in []byte) {
+	defer func() {
+		if t.Failed() {
+			t.Logf("input: %q", in)
+		}
+	}()
 	space := modelSpace.Get().(*[]byte)
 	defer modelSpace.Put(space)
 	m := &model{

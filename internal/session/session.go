@@ -251,6 +251,7 @@ func (s *Session) fail(err error, farewell *wire.GoAway) {
 		return
 	}
 	s.err, s.farewell, s.ended = err, farewell, true
+	s.markGoing()
 	s.timer.Stop()
 	s.wg.Add(1) // here, while the reader is sure to be counted: it ends only after this
 	s.later(s.teardown)
