@@ -66,12 +66,15 @@ func TestFramesThatEndTheSession(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in(t, func(t *testing.T) {
-				p := newRawPeer(t, session.Config{Accept: echo})
+				hooked := make(chan session.Limit, 10)
+				p := newRawPeer(t, session.Config{Accept: echo, OnLimit: func(l session.Limit) { hooked <- l }})
 				defer p.close()
 				p.send(streamCall(1, "WAIT"))
 				synctest.Wait()
 				p.send(c.frame, wire.AppendPing(nil, wire.KindPing, 1))
 				p.requireEnd(c.code, c.limit)
+				require.Len(t, hooked, 1)
+				require.Equal(t, c.limit, <-hooked)
 			})
 		})
 	}

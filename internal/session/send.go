@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"gobnode/internal/wire"
@@ -269,7 +270,7 @@ func (s *Session) checkSize(ctx context.Context, n int) error {
 	limit := s.peer.Message
 	s.mu.Unlock()
 	if uint64(n) > limit {
-		return notRun(wire.ResourceExhausted, "the message is longer than the peer accepts", nil)
+		return notRun(wire.ResourceExhausted, fmt.Sprintf("a message of %d bytes, more than %d, the limit of the peer", n, limit), nil)
 	}
 	return nil
 }

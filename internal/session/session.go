@@ -37,7 +37,8 @@ type Config struct {
 	Dialer bool // this side dialled: it opens odd streams
 
 	// Accept serves a call on a goroutine of its own. A call with one message is passed on only once that is whole. When
-	// Accept returns the stream is finished, with an error if it was not before. nil refuses every call.
+	// Accept returns the stream is finished, with an error if it was not before, and is not to be used any more: that of a
+	// unary call becomes another call's. nil refuses every call.
 	Accept func(*Stream)
 
 	Preface  []byte // bytes to send before the first frame
@@ -186,6 +187,9 @@ func New(conn net.Conn, cfg Config) *Session {
 
 // Done is closed when the session has ended and every call on it has been told.
 func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Ready is closed when the peer's HELLO is there, or the session has ended: see Err.
+func (s *Session) Ready() <-chan struct{} { return s.hello }
 
 // GoingAway is closed when no more calls can be made: the session has ended, or one side drains it.
 func (s *Session) GoingAway() <-chan struct{} { return s.going }
