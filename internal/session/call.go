@@ -47,7 +47,8 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 	return st.reply(decode)
 }
 
-// encoded returns what encode appends, in a buffer of its own. The sizes of the last messages say how large to make it: to
+// encoded returns what encode appends, in a buffer of its own and not in the one that is staged: that would save a copy, which
+// costs little, and run a user's methods under the session's lock, where one that made a call would never return. The sizes of the last messages say how large to make it: to
 // grow a small one each time would cost more than the rest of the call.
 func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
 	size := s.size.Load()
@@ -119,7 +120,9 @@ func (s *Session) start(ctx context.Context, spec *CallSpec, kind uint8) (*Strea
 	return st, nil
 }
 
-// newStream returns a stream with nothing in it, one that was used before if there is one.
+// newStream returns a stream with nothing in it, one that was used before if there is one: a stream and its two channels are
+// all that a small call allocates. They are the session's own and in no sync.Pool, for a channel belongs to the
+// synctest bubble that made it.
 func (s *Session) newStream() *Stream {
 	if n := len(s.free); n > 0 {
 		st := s.free[n-1]

@@ -114,7 +114,9 @@ type Session struct {
 	state
 }
 
-// state is what changes in the life of a session.
+// state is what changes in the life of a session. It is all under one lock, what is staged for the wire included: a stream
+// gets its number when its CALL is staged, and numbers have to rise on the wire, so two locks would always be taken
+// together. The lock is held for copies and maps, never for a system call, a callback or anything of a user's.
 type state struct {
 	err      error // why the session ends: the first reason
 	farewell *wire.GoAway
@@ -122,6 +124,7 @@ type state struct {
 	torn     bool // the transport is closed and everybody has been woken
 	helloed  bool
 
+	// The streams of both sides are in one map: their numbers differ in the last bit.
 	streams  map[uint64]*Stream // from the CALL to the last word
 	nextID   uint64             // of the next stream opened here
 	highest  uint64             // stream of the peer's that a CALL was seen for
