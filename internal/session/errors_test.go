@@ -320,3 +320,23 @@ func TestMessageLimit(t *testing.T) {
 		})
 	})
 }
+
+// TestCancelIsSentOnce: a stream that the session gave up by itself, and whose owner cancels it again and again, costs one
+// CANCEL.
+func TestCancelIsSentOnce(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newRawPeer(t, session.Config{Message: 1000})
+		defer p.close()
+		st, err := p.s.Open(t.Context(), &session.CallSpec{Name: "S", Kind: wire.CallStream})
+		require.NoError(t, err)
+		require.Equal(t, wire.KindCall, p.next().Kind)
+		p.send(wire.AppendData(nil, 0, 2, make([]byte, 1001)))
+		requireError(t, st.Receive(t.Context(), nil), wire.ResourceExhausted, wire.OutcomeUnknown)
+		require.Equal(t, wire.KindCancel, p.next().Kind)
+		st.Cancel()
+		st.Cancel()
+		synctest.Wait()
+		p.send(wire.AppendPing(nil, wire.KindPing, 1))
+		require.Equal(t, wire.KindPong, p.next().Kind)
+	})
+}
