@@ -67,3 +67,64 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkStream sends messages one way.
+func BenchmarkStream(b *testing.B) {
+	for _, size := range []int{32 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			done := make(chan struct{})
+			client, server := tcpPair(b, session.Config{}, session.Config{Accept: func(st *session.Stream) {
+				defer close(done)
+				for st.Receive(context.Background(), func([]byte) error { return nil }) == nil {
+				}
+				st.Finish(nil)
+			}})
+			defer server.Close()
+			defer client.Close()
+			st, err := client.Open(b.Context(), &session.CallSpec{Name: "S", Kind: wire.CallStream})
+			if err != nil {
+				b.Fatal(err)
+			}
+			msg := make([]byte, size)
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if err := st.Send(context.Background(), msg); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := st.CloseSend(); err != nil {
+				b.Fatal(err)
+			}
+			<-done
+		})
+	}
+}
+
+// BenchmarkPlain is BenchmarkStream without a session: a goroutine that writes and one that reads.
+func BenchmarkPlain(b *testing.B) {
+	for _, size := range []int{32 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			ca, cb := sockets(b)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				buf := make([]byte, 128<<10)
+				for {
+					if _, err := cb.Read(buf); err != nil {
+						return
+					}
+				}
+			}()
+			msg := make([]byte, size)
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := ca.Write(msg); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = ca.Close()
+			<-done
+			_ = cb.Close()
+		})
+	}
+}

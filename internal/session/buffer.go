@@ -11,7 +11,6 @@ type buffer struct {
 	b    []byte
 	r    int     // bytes of b that have been consumed
 	ctl  int     // bytes of b at its front that are control frames: they do not count as staged
-	owed int     // answers among them
 	next *buffer // in an inbox
 }
 

@@ -10,7 +10,7 @@ import (
 // A CallSpec says what to call.
 type CallSpec struct {
 	Name   string
-	Kind   uint8    // wire.CallRaw or CallStream for Open; Call makes it CallUnary
+	Kind   uint8    // of Open: wire.CallRaw or wire.CallStream
 	Header []string // strings two by two; 8 KiB of them at most
 
 	// NoWait fails the call at once, resource_exhausted and not run, if it would have to wait for a place among the peer's
@@ -47,7 +47,8 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 	return st.reply(decode)
 }
 
-// encoded returns what encode appends, in a buffer of its own. The sizes of the last messages say how large to make it: to
+// encoded returns what encode appends, in a buffer of its own and not in the one that is staged: that would save a copy, which
+// costs little, and run a user's methods under the session's lock, where one that made a call would never return. The sizes of the last messages say how large to make it: to
 // grow a small one each time would cost more than the rest of the call.
 func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
 	size := s.size.Load()
@@ -66,6 +67,9 @@ func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) 
 
 // Open opens a stream and waits until its CALL is staged.
 func (s *Session) Open(ctx context.Context, spec *CallSpec) (*Stream, error) {
+	if spec.Kind != wire.CallRaw && spec.Kind != wire.CallStream {
+		return nil, notRun(wire.InvalidArgument, "Open is for raw and stream calls", nil)
+	}
 	s.mu.Lock()
 	st, err := s.start(ctx, spec, spec.Kind)
 	if err != nil {
@@ -116,7 +120,9 @@ func (s *Session) start(ctx context.Context, spec *CallSpec, kind uint8) (*Strea
 	return st, nil
 }
 
-// newStream returns a stream with nothing in it, one that was used before if there is one.
+// newStream returns a stream with nothing in it, one that was used before if there is one: a stream and its two channels are
+// all that a small call allocates. They are the session's own and in no sync.Pool, for a channel belongs to the
+// synctest bubble that made it.
 func (s *Session) newStream() *Stream {
 	if n := len(s.free); n > 0 {
 		st := s.free[n-1]

@@ -127,7 +127,6 @@ func (s *Session) wakeAll() {
 	putBuffer(s.staged)
 	putBuffer(s.control)
 	s.staged, s.control = nil, nil
-	s.markGoing()
 	if !s.helloed {
 		close(s.hello)
 	}

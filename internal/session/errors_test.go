@@ -66,12 +66,15 @@ func TestFramesThatEndTheSession(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in(t, func(t *testing.T) {
-				p := newRawPeer(t, session.Config{Accept: echo})
+				hooked := make(chan session.Limit, 10)
+				p := newRawPeer(t, session.Config{Accept: echo, OnLimit: func(l session.Limit) { hooked <- l }})
 				defer p.close()
 				p.send(streamCall(1, "WAIT"))
 				synctest.Wait()
 				p.send(c.frame, wire.AppendPing(nil, wire.KindPing, 1))
 				p.requireEnd(c.code, c.limit)
+				require.Len(t, hooked, 1)
+				require.Equal(t, c.limit, <-hooked)
 			})
 		})
 	}
@@ -175,6 +178,7 @@ func TestRow13EndlessHeader(t *testing.T) {
 		}
 		require.Nil(t, p.lastWord(1))
 		p.requireRefused(3, wire.ResourceExhausted)
+		synctest.Wait()
 		require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitHeader])
 		require.Equal(t, 1, p.log.count(session.LimitHeader))
 		err := p.s.Call(t.Context(), &session.CallSpec{Name: "X", Header: []string{"k", strings.Repeat("v", 8<<10)}},
@@ -191,6 +195,7 @@ func TestCallsOverTheLimit(t *testing.T) {
 		defer p.close()
 		p.send(unary(1, "WAIT", ""), unary(3, "WAIT", ""), unary(5, "ECHO", ""))
 		p.requireRefused(5, wire.ResourceExhausted)
+		synctest.Wait()
 		require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitCalls])
 		require.Equal(t, 1, p.log.count(session.LimitCalls))
 		p.send(wire.AppendCancel(nil, 1))
@@ -248,6 +253,7 @@ func TestInFlightBudget(t *testing.T) {
 		require.EqualValues(t, 64<<10, whole.Used())
 		p.send(unary(17, "ECHO", "x"))
 		p.requireRefused(17, wire.ResourceExhausted)
+		synctest.Wait()
 		require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitInFlight])
 		require.Equal(t, 1, p.log.count(session.LimitInFlight))
 		p.send(wire.AppendCancel(nil, 1))
@@ -312,5 +318,25 @@ func TestMessageLimit(t *testing.T) {
 			p.requireAlive()
 			require.Zero(t, p.s.Stats().Open)
 		})
+	})
+}
+
+// TestCancelIsSentOnce: a stream that the session gave up by itself, and whose owner cancels it again and again, costs one
+// CANCEL.
+func TestCancelIsSentOnce(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newRawPeer(t, session.Config{Message: 1000})
+		defer p.close()
+		st, err := p.s.Open(t.Context(), &session.CallSpec{Name: "S", Kind: wire.CallStream})
+		require.NoError(t, err)
+		require.Equal(t, wire.KindCall, p.next().Kind)
+		p.send(wire.AppendData(nil, 0, 2, make([]byte, 1001)))
+		requireError(t, st.Receive(t.Context(), nil), wire.ResourceExhausted, wire.OutcomeUnknown)
+		require.Equal(t, wire.KindCancel, p.next().Kind)
+		st.Cancel()
+		st.Cancel()
+		synctest.Wait()
+		p.send(wire.AppendPing(nil, wire.KindPing, 1))
+		require.Equal(t, wire.KindPong, p.next().Kind)
 	})
 }

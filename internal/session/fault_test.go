@@ -126,7 +126,7 @@ func (c *faultConn) Write(p []byte) (int, error) {
 			return done, err
 		}
 		if at := c.f.resetAt; at > 0 && from >= at {
-			c.Conn.Reset()
+			c.Reset()
 			return done, net.ErrClosed
 		}
 	}

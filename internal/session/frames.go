@@ -71,7 +71,8 @@ func (s *Session) onHello(p []byte) error {
 // ours reports whether id is of a stream that this side opens.
 func (s *Session) ours(id uint64) bool { return id&1 == 1 == s.cfg.Dialer }
 
-// find returns the stream of a frame; nil if it has ended, so that the frame is dropped; an error if it never was.
+// find returns the stream of a frame: nil if it has ended, so that the frame is dropped; an error if it never was. Which of
+// the two follows from the highest number alone: nothing is kept of streams that have ended.
 func (s *Session) find(id uint64) (*Stream, error) {
 	if st := s.streams[id]; st != nil {
 		return st, nil
@@ -142,7 +143,8 @@ func (s *Session) refusal(c *wire.Call) *Error {
 	return nil
 }
 
-// refuse answers a call that has no stream.
+// refuse answers a call that has no stream. The answer waits among the control frames, which are bounded: a peer can cause as
+// many as it likes without reading one.
 func (s *Session) refuse(id uint64, e *Error) error {
 	if err := s.owe(); err != nil {
 		return err

@@ -142,7 +142,13 @@ func call(ctx context.Context, s *session.Session, name string, msg []byte) ([]b
 }
 
 // requireError requires an *Error of this code and outcome.
-func requireError(t testing.TB, err error, code wire.Code, outcome wire.Outcome) *session.Error {
+func requireError(t testing.TB, err error, code wire.Code, outcome wire.Outcome) {
+	t.Helper()
+	_ = asCall(t, err, code, outcome)
+}
+
+// asCall is requireError and returns the error.
+func asCall(t testing.TB, err error, code wire.Code, outcome wire.Outcome) *session.Error {
 	t.Helper()
 	var e *session.Error
 	require.ErrorAs(t, err, &e)

@@ -86,19 +86,6 @@ func (p *rawPeer) nextOf(k wire.Kind) wire.Frame {
 	}
 }
 
-// within returns all frames that arrive within d of fake time.
-func (p *rawPeer) within(d time.Duration) (frames []wire.Frame) {
-	_ = p.conn.SetReadDeadline(time.Now().Add(d))
-	defer p.conn.SetReadDeadline(time.Time{})
-	for {
-		f := p.next()
-		if f.Kind == 0 {
-			return frames
-		}
-		frames = append(frames, f)
-	}
-}
-
 // requireEnd requires that the session ends now, with a GOAWAY of this code, one line in the log that names the limit, and
 // one more on its counter.
 func (p *rawPeer) requireEnd(code wire.Code, limit session.Limit) {

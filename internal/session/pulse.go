@@ -27,7 +27,7 @@ type pulse struct {
 	pingTokens int       // PINGs that the peer may send now
 	pingSince  time.Time // when they were counted
 
-	logged [numLimits]time.Time
+	logged map[Limit]time.Time // when a limit was last logged; most sessions never have one
 }
 
 func clampHeartbeat(d time.Duration) time.Duration { return min(max(d, minHeartbeat), maxHeartbeat) }
@@ -136,6 +136,9 @@ func (s *Session) tick() {
 	s.tickSession(now)
 	if s.watched > 0 && !s.ended {
 		s.tickStreams(now)
+	}
+	if s.opened+s.served == 0 {
+		s.free = nil
 	}
 	if s.workers && !s.ended {
 		s.workers = false
@@ -290,8 +293,11 @@ func (s *Session) fired(l Limit, text string) {
 		s.later(func() { f(l) })
 	}
 	now := time.Now()
-	if t := s.logged[l]; !t.IsZero() && now.Sub(t) < time.Second {
+	if t, ok := s.logged[l]; ok && now.Sub(t) < time.Second {
 		return
+	}
+	if s.logged == nil {
+		s.logged = make(map[Limit]time.Time)
 	}
 	s.logged[l] = now
 	s.log(slog.LevelWarn, "session limit", "limit", l.String(), "what", text, "count", s.stats.Limits[l])

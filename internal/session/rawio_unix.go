@@ -3,6 +3,7 @@
 package session
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -60,14 +61,14 @@ func (r *rawConn) wait(read func(fd int) (int, error)) (int, error) {
 
 func (r *rawConn) doRead(fd uintptr) bool {
 	r.n, r.err = r.read(int(fd))
-	return r.err != syscall.EAGAIN
+	return !isAgain(r.err)
 }
 
 // readFD is read(2).
 func readFD(fd int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Read(fd, p)
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			return max(n, 0), err
 		}
 	}
@@ -101,4 +102,4 @@ func (r *rawConn) doWrite(fd uintptr) {
 }
 
 // isAgain reports whether err says that there is nothing to read now.
-func isAgain(err error) bool { return err == syscall.EAGAIN }
+func isAgain(err error) bool { return errors.Is(err, syscall.EAGAIN) }

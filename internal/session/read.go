@@ -118,7 +118,9 @@ func (r *reader) bytes() []byte {
 	return r.buf.b[r.buf.r:]
 }
 
-// frames handles all whole frames in the buffer.
+// frames handles all whole frames in the buffer, under the lock once for all of them: taking it for each costs the callers
+// who want it more than waiting for a few dozen frames does. A frame's bytes are copied to where they belong before the
+// next read, so no stream can hold on to the buffer of all.
 func (r *reader) frames() error {
 	s := r.s
 	b := r.bytes()

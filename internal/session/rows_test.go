@@ -612,6 +612,49 @@ func TestRow28IdExhaustion(t *testing.T) {
 	})
 }
 
+// TestRow29StreamNumbers: numbers of the wrong side, used before, or below one that was, end the session, from either side.
+func TestRow29StreamNumbers(t *testing.T) {
+	for _, c := range []struct {
+		dialer bool
+		calls  []uint64
+		ok     bool
+	}{
+		{false, []uint64{1, 3, 5}, true},
+		{false, []uint64{7, 101, math.MaxUint64}, true},
+		{false, []uint64{2}, false},
+		{false, []uint64{1, 1}, false},
+		{false, []uint64{5, 3}, false},
+		{false, []uint64{1, math.MaxUint64 - 1}, false},
+		{false, []uint64{0}, false},
+		{true, []uint64{2, 4, 6}, true},
+		{true, []uint64{2, math.MaxUint64 - 1}, true},
+		{true, []uint64{1}, false},
+		{true, []uint64{2, 2}, false},
+		{true, []uint64{4, 2}, false},
+		{true, []uint64{2, math.MaxUint64}, false},
+		{true, []uint64{0}, false},
+	} {
+		t.Run(fmt.Sprint(c.dialer, c.calls), func(t *testing.T) {
+			in(t, func(t *testing.T) {
+				var ran atomic.Int64
+				p := newRawPeer(t, session.Config{Dialer: c.dialer, Accept: func(st *session.Stream) { ran.Add(1); echo(st) }})
+				defer p.close()
+				for _, id := range c.calls {
+					p.send(unary(id, "ECHO", ""))
+				}
+				if c.ok {
+					for _, id := range c.calls {
+						require.Nil(t, p.lastWord(id))
+					}
+					return
+				}
+				p.requireEnd(wire.FailedPrecondition, session.LimitProtocol)
+				require.Less(t, ran.Load(), int64(len(c.calls)))
+			})
+		})
+	}
+}
+
 // TestRow39HandlersThatDoNotFinish: one that returns without a last word, and one that leaves by Goexit, are failures.
 func TestRow39HandlersThatDoNotFinish(t *testing.T) {
 	in(t, func(t *testing.T) {

@@ -36,7 +36,8 @@ const (
 	lastCancel          // CANCEL
 )
 
-// ready reports whether st has a frame that may be staged now.
+// ready reports whether st has a frame that may be staged now. A stream without credit is not: it is pushed again by the
+// CREDIT, so the streams that take turns are those that can.
 func (st *Stream) ready() bool {
 	switch {
 	case st.closed:
@@ -49,7 +50,8 @@ func (st *Stream) ready() bool {
 	return st.last != lastNone
 }
 
-// emit stages one frame of st.
+// emit stages one frame of st. What the peer may still need of a stream that is given up here goes through the same door: a
+// CANCEL never overtakes its CALL, nor a last word the data before it.
 func (s *Session) emit(st *Stream) {
 	if !st.ready() {
 		return // it was given up while it stood in line

@@ -37,7 +37,8 @@ type Config struct {
 	Dialer bool // this side dialled: it opens odd streams
 
 	// Accept serves a call on a goroutine of its own. A call with one message is passed on only once that is whole. When
-	// Accept returns the stream is finished, with an error if it was not before. nil refuses every call.
+	// Accept returns the stream is finished, with an error if it was not before, and is not to be used any more: that of a
+	// unary call becomes another call's. nil refuses every call.
 	Accept func(*Stream)
 
 	Preface  []byte // bytes to send before the first frame
@@ -113,7 +114,9 @@ type Session struct {
 	state
 }
 
-// state is what changes in the life of a session.
+// state is what changes in the life of a session. It is all under one lock, what is staged for the wire included: a stream
+// gets its number when its CALL is staged, and numbers have to rise on the wire, so two locks would always be taken
+// together. The lock is held for copies and maps, never for a system call, a callback or anything of a user's.
 type state struct {
 	err      error // why the session ends: the first reason
 	farewell *wire.GoAway
@@ -121,6 +124,7 @@ type state struct {
 	torn     bool // the transport is closed and everybody has been woken
 	helloed  bool
 
+	// The streams of both sides are in one map: their numbers differ in the last bit.
 	streams  map[uint64]*Stream // from the CALL to the last word
 	nextID   uint64             // of the next stream opened here
 	highest  uint64             // stream of the peer's that a CALL was seen for
@@ -254,6 +258,7 @@ func (s *Session) fail(err error, farewell *wire.GoAway) {
 		return
 	}
 	s.err, s.farewell, s.ended = err, farewell, true
+	s.markGoing()
 	s.timer.Stop()
 	s.wg.Add(1) // here, while the reader is sure to be counted: it ends only after this
 	s.later(s.teardown)

@@ -36,7 +36,7 @@ func TestErrorsCross(t *testing.T) {
 		p := newPair(session.Config{}, session.Config{Accept: echo})
 		defer p.close()
 		_, err := call(t.Context(), p.a, "FAIL", nil)
-		e := requireError(t, err, wire.Internal, wire.OutcomeFailed)
+		e := asCall(t, err, wire.Internal, wire.OutcomeFailed)
 		assert.Equal(t, "as asked", e.Message)
 		assert.Equal(t, []string{"k", "v"}, e.Pairs)
 		_, err = call(t.Context(), p.b, "ECHO", nil)

@@ -35,7 +35,7 @@ type Stream struct {
 	finished   bool // the handler's side: Finish or Reply was called
 	closed     bool // the last word was staged, or came, or there will be none
 	discard    bool // data that arrives is dropped
-	canceled   bool // the peer sent CANCEL
+	canceled   bool // a CANCEL was sent, is about to be, or has come
 	err        *Error
 	charged    int64 // of the budget
 	covered    int64 // of it, for what is in the inbox: the most that ever was
@@ -248,7 +248,8 @@ func (s *Session) abandon(st *Stream, err *Error) {
 		} else {
 			s.places.remove(st)
 		}
-	default:
+	case !st.canceled:
+		st.canceled = true
 		st.last = lastCancel
 		s.push(st)
 	}

@@ -13,8 +13,9 @@ type worker struct {
 	since time.Time    // idle since; zero if it was not noticed yet
 }
 
-// dispatch hands a stream to a worker: the one that was idle last, whose stack is warm, or a new one. There is never one
-// more than calls are served, so a call that waits for another never waits for its goroutine.
+// dispatch hands a stream to the worker that was idle last, whose stack is warm, or to a new one. There is no queue and no
+// fixed number of workers: in either, calls that call back would wait for each other. There is never one more than calls
+// are served.
 func (s *Session) dispatch(st *Stream) {
 	st.dispatched = true
 	if n := len(s.idle); n > 0 {

@@ -149,9 +149,10 @@ func (s *Session) grant(st *Stream) {
 // busy reports whether other calls are in flight, so that to wait for them is worth it.
 func (s *Session) busy() bool { return s.opened+s.served > 1 }
 
-// attempt writes once without blocking; the caller holds mu and has set writing. What the connection does not take, and what
-// was staged meanwhile, is the flusher's. The yield before it is the largest gain there is: callers that are about to stage
-// a frame do so, and one system call serves them all. It returns without mu.
+// attempt writes once without blocking, and only once: a caller who went on while others stage frames would serve them past
+// his own deadline. What the connection does not take, and what was staged meanwhile, is the flusher's. The yield before it
+// is the largest gain there is: callers that are about to stage a frame do so, and one system call serves them all. The
+// caller holds mu, which is gone afterwards, and has set writing.
 func (s *Session) attempt() {
 	if s.busy() {
 		s.mu.Unlock()

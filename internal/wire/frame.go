@@ -98,9 +98,9 @@ func maxPayload(k Kind) uint64 {
 		return creditSize
 	case KindPing, KindPong:
 		return pingSize
-	case KindHello, KindCall, KindData, KindError, KindGoAway:
+	default:
+		return MaxPayload
 	}
-	return MaxPayload
 }
 
 // checkHeader verifies the six bytes that a frame begins with and returns the length of its payload. It is done before

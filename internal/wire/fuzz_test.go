@@ -2,12 +2,19 @@ package wire_test
 
 import (
 	"bytes"
+	"flag"
+	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"gobnode/internal/wire"
 )
+
+// long makes tests run in full whose figures matter.
+var long = flag.Bool("long", false, "run the long tests in full")
 
 // FuzzParse feeds the parser anything. It must not panic; what it accepts must point into the input, survive being
 // written and read again, and a frame with its checksum put right must be judged by its payload alone.
@@ -15,31 +22,83 @@ func FuzzParse(f *testing.F) {
 	for _, s := range samples() {
 		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for rest := b; ; {
-			fr, n, err := wire.Parse(rest)
-			if err != nil || n == 0 {
+	f.Fuzz(checkBytes)
+}
+
+// checkBytes parses b as frames, and again as a payload.
+func checkBytes(t *testing.T, b []byte) {
+	for rest := b; ; {
+		fr, n, err := wire.Parse(rest)
+		if err != nil || n == 0 {
+			break
+		}
+		if n != len(fr.Payload)+wire.Overhead || n > wire.MaxFrame {
+			t.Fatalf("size %d, payload %d", n, len(fr.Payload))
+		}
+		checkPayload(t, fr)
+		rest = rest[n:]
+	}
+	// The checksum hides most payloads from a fuzzer: the same bytes again, as the payload of a frame of each kind.
+	if len(b) == 0 {
+		return
+	}
+	payload := b[1:min(len(b), wire.MaxPayload)]
+	fr, n, err := wire.Parse(wire.AppendFrame(nil, wire.Kind(b[0]%16), 0, payload))
+	if err == nil && n > 0 {
+		if !bytes.Equal(fr.Payload, payload) {
+			t.Fatal("payload changed")
+		}
+		checkPayload(t, fr)
+	}
+}
+
+// TestParseMutations feeds the parser frames that were changed a little: faster than the fuzzer, and blind.
+func TestParseMutations(t *testing.T) {
+	n := 200_000
+	if *long {
+		n = 50_000_000
+	}
+	seed := rand.Uint64()
+	if v, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+		seed = v
+	}
+	t.Logf("SEED=%d", seed)
+	r := rand.New(rand.NewPCG(seed, seed))
+	all := samples()
+	var b []byte
+	for range n {
+		f := all[r.IntN(len(all))]
+		if r.IntN(2) == 0 {
+			// The payload behind a kind: checkBytes puts the checksum right.
+			b = append(append(b[:0], f[0]), f[wire.HeaderSize:len(f)-wire.TrailerSize]...)
+		} else {
+			b = append(append(b[:0], f...), all[r.IntN(len(all))]...)
+		}
+		for range r.IntN(4) {
+			i := r.IntN(len(b))
+			switch r.IntN(6) {
+			case 0:
+				b[i] ^= 1 << r.IntN(8)
+			case 1:
+				b[i] = byte(r.Uint32())
+			case 2:
+				b[i] = []byte{0, 1, 0x7f, 0x80, 0xff}[r.IntN(5)]
+			case 3:
+				b = b[:i+1]
+			case 4:
+				b = slices.Insert(b, i, byte(r.Uint32()))
+			case 5:
+				b = slices.Delete(b, i, min(i+1+r.IntN(4), len(b)))
+			}
+			if len(b) == 0 {
 				break
 			}
-			if n != len(fr.Payload)+wire.Overhead || n > wire.MaxFrame {
-				t.Fatalf("size %d, payload %d", n, len(fr.Payload))
-			}
-			checkPayload(t, fr)
-			rest = rest[n:]
 		}
-		// The checksum hides most payloads from a fuzzer: the same bytes again, as the payload of a frame of each kind.
-		if len(b) == 0 {
-			return
+		checkBytes(t, b)
+		if t.Failed() {
+			t.Fatalf("input %q", b)
 		}
-		payload := b[1:min(len(b), wire.MaxPayload)]
-		fr, n, err := wire.Parse(wire.AppendFrame(nil, wire.Kind(b[0]%16), 0, payload))
-		if err == nil && n > 0 {
-			if !bytes.Equal(fr.Payload, payload) {
-				t.Fatal("payload changed")
-			}
-			checkPayload(t, fr)
-		}
-	})
+	}
 }
 
 // checkPayload parses a payload by its kind and requires that what was accepted is the same after another round.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"hash/crc32"
 	"math"
 	"strings"
@@ -33,20 +34,28 @@ func TestBytes(t *testing.T) {
 		frame []byte
 		want  string // without the checksum
 	}{
-		{"hello", wire.AppendHello(nil, &wire.Hello{Message: 4 << 20, Calls: 250, Credit: 256 << 10, Heartbeat: 15000, Program: "x/1"}),
-			"0100 00000018 01 04 80808002 02 02 fa01 03 03 808010 04 02 9875 05 03 782f31"},
+		{
+			"hello", wire.AppendHello(nil, &wire.Hello{Message: 4 << 20, Calls: 250, Credit: 256 << 10, Heartbeat: 15000, Program: "x/1"}),
+			"0100 00000018 01 04 80808002 02 02 fa01 03 03 808010 04 02 9875 05 03 782f31",
+		},
 		{"hello of nothing", wire.AppendHello(nil, &wire.Hello{}), "0100 00000000"},
-		{"call", wire.AppendCall(nil, wire.FlagEnd|wire.FlagEOM, &wire.Call{Stream: 1, Kind: wire.CallUnary, Timeout: 300 * time.Microsecond, Name: []byte("SUM"), Pairs: pairs, Data: []byte("abc")}),
-			"0203 00000017 0000000000000001 01 ac02 03 53554d 01 01 6b 01 76 616263"},
+		{
+			"call", wire.AppendCall(nil, wire.FlagEnd|wire.FlagEOM, &wire.Call{Stream: 1, Kind: wire.CallUnary, Timeout: 300 * time.Microsecond, Name: []byte("SUM"), Pairs: pairs, Data: []byte("abc")}),
+			"0203 00000017 0000000000000001 01 ac02 03 53554d 01 01 6b 01 76 616263",
+		},
 		{"data", wire.AppendData(nil, wire.FlagEOM, 2, []byte("hi")), "0302 0000000a 0000000000000002 6869"},
-		{"error", wire.AppendError(nil, &wire.Failure{Stream: 3, Code: wire.Unavailable, Outcome: wire.OutcomeNotRun, Message: []byte("no"), Pairs: pairs}),
-			"0400 00000012 0000000000000003 0e 01 02 6e6f 01 01 6b 01 76"},
+		{
+			"error", wire.AppendError(nil, &wire.Failure{Stream: 3, Code: wire.Unavailable, Outcome: wire.OutcomeNotRun, Message: []byte("no"), Pairs: pairs}),
+			"0400 00000012 0000000000000003 0e 01 02 6e6f 01 01 6b 01 76",
+		},
 		{"cancel", wire.AppendCancel(nil, 5), "0500 00000008 0000000000000005"},
 		{"credit", wire.AppendCredit(nil, 5, 0x10203), "0600 0000000c 0000000000000005 00010203"},
 		{"ping", wire.AppendPing(nil, wire.KindPing, 7), "0700 00000008 0000000000000007"},
 		{"pong", wire.AppendPing(nil, wire.KindPong, 7), "0800 00000008 0000000000000007"},
-		{"goaway", wire.AppendGoAway(nil, &wire.GoAway{Last: math.MaxUint64, Code: wire.OK, Message: []byte("bye")}),
-			"0900 0000000d ffffffffffffffff 00 03 627965"},
+		{
+			"goaway", wire.AppendGoAway(nil, &wire.GoAway{Last: math.MaxUint64, Code: wire.OK, Message: []byte("bye")}),
+			"0900 0000000d ffffffffffffffff 00 03 627965",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			want, err := hex.DecodeString(strings.ReplaceAll(c.want, " ", ""))
@@ -92,6 +101,7 @@ func TestRoundTrips(t *testing.T) {
 
 // TestTimeoutsTravelRoundedUp: a deadline is never told shorter than it is, and never becomes none.
 func TestTimeoutsTravelRoundedUp(t *testing.T) {
+	longest := time.Duration(math.MaxInt64).Truncate(time.Microsecond)
 	for _, c := range []struct{ give, want time.Duration }{
 		{0, 0},
 		{-1, 0},
@@ -100,12 +110,12 @@ func TestTimeoutsTravelRoundedUp(t *testing.T) {
 		{time.Microsecond, time.Microsecond},
 		{time.Microsecond + 1, 2 * time.Microsecond},
 		{time.Hour, time.Hour},
-		{math.MaxInt64, math.MaxInt64 / time.Microsecond * time.Microsecond},
+		{math.MaxInt64, longest},
 	} {
 		call, err := wire.ParseCall(parseOne(t, wire.AppendCall(nil, 0, &wire.Call{Stream: 1, Timeout: c.give})).Payload)
 		require.NoError(t, err)
 		assert.Equal(t, c.want, call.Timeout, c.give)
-		assert.GreaterOrEqual(t, call.Timeout, min(c.give, math.MaxInt64/time.Microsecond*time.Microsecond))
+		assert.GreaterOrEqual(t, call.Timeout, min(c.give, longest))
 	}
 	// A timeout that no Duration holds is the longest one, not a negative one.
 	p := binary.BigEndian.AppendUint64(nil, 1)
@@ -122,10 +132,10 @@ func TestRow06OversizedLengthPrefix(t *testing.T) {
 		b := append([]byte{byte(wire.KindData), 0}, binary.BigEndian.AppendUint32(nil, length)...)
 		assert.Zero(t, testing.AllocsPerRun(100, func() {
 			_, err := wire.Size(b)
-			if err != wire.ErrLength {
+			if !errors.Is(err, wire.ErrLength) {
 				t.Error("not refused:", length, err)
 			}
-			if _, n, err := wire.Parse(b); n != 0 || err != wire.ErrLength {
+			if _, n, err := wire.Parse(b); n != 0 || !errors.Is(err, wire.ErrLength) {
 				t.Error("not refused:", length, n, err)
 			}
 		}))
