@@ -36,8 +36,8 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 	if c.dead {
 		return &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: errDead.Error(), cause: errDead}
 	}
-	buf := takeMessage()
-	defer dropMessage(buf)
+	buf := requests.Get().(*[]byte)
+	defer dropRequest(buf)
 	request, err := x.appendRequest(append(append((*buf)[:0], name...), '\n'))
 	if err != nil {
 		return &Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Message: "the request cannot be encoded: " + err.Error(), cause: err}
@@ -51,7 +51,7 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 		return refusal(FailedPrecondition, "%d bytes that belong to no call are unread", n)
 	}
 	defer c.bound(ctx)()
-	if err := c.Flush(); err != nil {
+	if err = c.Flush(); err != nil {
 		c.dead = true
 		return c.broken(ctx, err, 0)
 	}

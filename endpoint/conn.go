@@ -3,6 +3,7 @@ package endpoint
 import (
 	"bufio"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ import (
 //	c.Flush()
 //	reply, err := c.Reply()
 //
-// One goroutine may read while another writes. The caller closes a Conn; after
+// One goroutine may read while another writes; Reply does both. The caller closes a Conn; after
 // an error of reading or writing it is of no more use.
 //
 // A Conn is a [Caller]: typed commands are called on it from any number of
@@ -65,9 +66,14 @@ func (c *Conn) Command(name string) error {
 
 // Reply flushes what was written and reads one line, which it returns without
 // its end. An ERR line, with which an endpoint refuses a command, comes back as
-// an *Error. A line longer than Limits.Line is an error.
+// an *Error, also when the endpoint closed without having taken all that was
+// written. A line longer than Limits.Line is an error, and io.ErrUnexpectedEOF
+// one that ends with the connection.
 func (c *Conn) Reply() (string, error) {
 	if err := c.Flush(); err != nil {
+		if e := c.whyRefused(err); e != nil {
+			return "", errors.WithStack(e)
+		}
 		return "", errors.WithStack(err)
 	}
 	line, err := c.readLine()
@@ -79,6 +85,20 @@ func (c *Conn) Reply() (string, error) {
 		return "", errors.WithStack(e)
 	}
 	return text, nil
+}
+
+// whyRefused returns what the endpoint said before it closed, if that is why a
+// write failed with err. There is no waiting for it: the peer is gone.
+func (c *Conn) whyRefused(err error) *Error {
+	if !gone(err) {
+		return nil
+	}
+	line, err := c.readLine()
+	if err != nil {
+		return nil
+	}
+	e, _ := parseErrLine(string(line))
+	return e
 }
 
 // readLine reads a line, without its end.
@@ -95,6 +115,9 @@ func (c *Conn) readLine() ([]byte, error) {
 		line = append(line, part...)
 		if err == nil {
 			return trimLine(line), nil
+		}
+		if errors.Is(err, io.EOF) && len(line) > 0 {
+			return nil, io.ErrUnexpectedEOF
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, err

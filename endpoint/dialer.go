@@ -74,28 +74,36 @@ func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, &Error{Code: CodeOf(ctx.Err()), Outcome: OutcomeNotRun, Message: "cannot connect to " + address + ": " + cause.Error(), cause: cause}
 	}
-	text := "cannot connect to " + address + ": " + rootText(err)
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
-		text += ": is an endpoint listening there?"
-	}
-	return nil, &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: text, cause: err}
+	code, text := whyNoConnection(err)
+	return nil, &Error{Code: code, Outcome: OutcomeNotRun, Message: "cannot connect to " + address + ": " + text, cause: err}
 }
 
 // errSlowDial is an os.ErrDeadlineExceeded by way of limitError.
-var errSlowDial = error(&limitError{limit: "dial", after: dialTimeout, what: "no answer"})
+var errSlowDial = error(&limitError{after: dialTimeout, what: "no answer"})
 
-// rootText is err's text without what net says in front of it, which the caller
-// says itself.
-func rootText(err error) string {
+// whyNoConnection returns the code of an error of dialing and its text, without
+// what net says in front of it, which the caller says itself, and with what to
+// try.
+func whyNoConnection(err error) (Code, string) {
+	var address *net.AddrError
 	var dns *net.DNSError
-	if errors.As(err, &dns) {
-		return "no such host, or no answer from DNS: " + dns.Name
-	}
 	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return errno.Error()
+	switch {
+	case errors.As(err, &address):
+		return InvalidArgument, address.Err
+	case errors.As(err, &dns) && dns.Err == "unknown port":
+		return InvalidArgument, dns.Err
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return Unavailable, "no such host: is the name right?"
+	case errors.As(err, &dns):
+		return Unavailable, "no answer from DNS: " + dns.Err + ": is the name right, and the network up?"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		_ = errors.As(err, &errno)
+		return Unavailable, errno.Error() + ": is an endpoint listening there?"
+	case errors.As(err, &errno):
+		return Unavailable, errno.Error()
 	}
-	return err.Error()
+	return Unavailable, err.Error()
 }
 
 // handshake makes TLS of c. It closes nothing.

@@ -58,10 +58,9 @@ type Endpoint struct {
 	listeners  []*net.Listener // pointers, because not every listener can be compared
 	conns      map[*lineConn]struct{}
 	locals     map[*localCall]struct{}
-	turnedAway int       // those of conns that are over Limits.Connections
-	accepting  int       // running calls of Serve
-	toldAt     time.Time // when a newcomer turned away was last logged
-	untold     int       // newcomers turned away since
+	turnedAway int    // those of conns that are over Limits.Connections
+	accepting  int    // running calls of Serve
+	refused    seldom // newcomers turned away
 }
 
 // New returns an endpoint with no commands. It is the same as new(Endpoint).
@@ -111,6 +110,7 @@ func (e *Endpoint) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	defer e.removeListener(&l)
+	var failures seldom
 	for pause := time.Duration(0); ; {
 		c, err := l.Accept()
 		switch {
@@ -123,12 +123,31 @@ func (e *Endpoint) Serve(l net.Listener) error {
 			return errors.Wrap(err, "accept")
 		default:
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			e.logger().Warn("cannot accept, trying again", "error", err, "pause", pause)
+			if n, tell := failures.count(); tell {
+				e.logger().Warn("cannot accept, trying again", "error", err, "failed", n, "pause", pause)
+			}
 			if !e.sleep(pause) {
 				return ErrClosed
 			}
 		}
 	}
+}
+
+// seldom counts events of which the log tells once a second at most.
+type seldom struct {
+	told   time.Time
+	untold int
+}
+
+// count counts one more. If it is to be told of, n is how many there were since
+// the last time.
+func (s *seldom) count() (n int, tell bool) {
+	s.untold++
+	if time.Since(s.told) < time.Second {
+		return 0, false
+	}
+	n, s.untold, s.told = s.untold, 0, time.Now()
+	return n, true
 }
 
 // passing reports whether an error of Accept may be gone the next time.
@@ -205,7 +224,7 @@ func (e *Endpoint) add(c *lineConn) (full bool, err error) {
 	}
 	if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway >= limit {
 		if e.turnedAway >= maxTurnedAway {
-			e.untold++
+			e.refused.untold++
 			return false, errors.New("too many connections")
 		}
 		e.turnedAway++
@@ -221,11 +240,7 @@ func (e *Endpoint) add(c *lineConn) (full bool, err error) {
 // tellFull logs that a newcomer is turned away, once a second at most.
 func (e *Endpoint) tellFull(c *lineConn) {
 	e.mu.Lock()
-	e.untold++
-	n, tell := e.untold, time.Since(e.toldAt) >= time.Second
-	if tell {
-		e.untold, e.toldAt = 0, time.Now()
-	}
+	n, tell := e.refused.count()
 	e.mu.Unlock()
 	if tell {
 		e.logger().Warn("connection refused: too many", "limit", "Connections",

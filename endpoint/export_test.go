@@ -1,5 +1,64 @@
 package endpoint
 
+import (
+	"errors"
+	"net"
+	"time"
+)
+
+// What the black-box tests need of the inside.
+
+// A Transport is what holds a peer to the limits of time.
+type Transport struct{ *transport }
+
+// NewTransport returns a transport over c.
+func NewTransport(c net.Conn, l Limits) Transport {
+	l = l.withDefaults()
+	return Transport{newTransport(c, &l)}
+}
+
+// BoundReads bounds reads as the endpoint does.
+func (t Transport) BoundReads(limit string, d time.Duration) { t.boundReads(limit, d) }
+
+// ErrBound is what a read returns at a bound without a name.
+var ErrBound = errBound
+
+// LimitOf returns the name of the limit behind err, or "".
+func LimitOf(err error) string {
+	if l, ok := errors.AsType[*limitError](err); ok {
+		return l.limit
+	}
+	return ""
+}
+
+// BuffersMade has count called whenever the endpoint makes buffers because the
+// pool has none.
+func BuffersMade(e *Endpoint, count func()) {
+	e.buffers.New = func() any {
+		count()
+		return (*buffers)(nil)
+	}
+}
+
+// ParseName is parseName.
+func ParseName(p []byte) (name []byte, n int, inline bool, refused *Error) { return parseName(p) }
+
+// AppendErrLine and ParseErrLine are the two sides of an ERR line.
+func AppendErrLine(dst []byte, e *Error) []byte    { return appendErrLine(dst, e) }
+func ParseErrLine(line string) (e *Error, ok bool) { return parseErrLine(line) }
+
+// Near is the table's search for a similar name.
+func (e *Endpoint) Near(name string) string { return e.near(name) }
+
+// Distance is the edit distance behind Near.
+func Distance(a, b string) int { return distance(a, b) }
+
+// SettleTime is after which time a waiting goroutine hands over.
+const SettleTime = settleTime
+
+// LingerTime is how long a closing connection is read from at most.
+const LingerTime = lingerTime
+
 // Held is how many bytes of Limits.InFlight the calls under way hold.
 func (e *Endpoint) Held() int64 { return e.inFlight.used.Load() }
 

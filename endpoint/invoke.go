@@ -105,14 +105,19 @@ func panickedIn(err error) *gobcodec.PanicError {
 	return p
 }
 
-// errText is the text that travels. That of an *Error is its message, since
-// code and outcome travel beside it.
+// errText is the text that travels: err's, in which the text of an *Error is its
+// message, since code and outcome travel beside it.
 func errText(err error) string {
+	text := err.Error()
 	var e *Error
-	if errors.As(err, &e) && err.Error() == e.Error() {
-		return e.Message
+	if !errors.As(err, &e) {
+		return text
 	}
-	return err.Error()
+	before, ok := strings.CutSuffix(text, e.Error())
+	if !ok {
+		return text
+	}
+	return before + e.Message
 }
 
 // A message is expected to decode to firstAllowance bytes for each of its own.
@@ -180,7 +185,7 @@ func (v *invocation) decodeJSON(src []byte) *Error {
 func badData(err error) *Error {
 	code := InvalidArgument
 	var bound *gobcodec.BoundError
-	if errors.As(err, &bound) {
+	if errors.As(err, &bound) && bound.Bound != gobcodec.BoundCount { // a count beyond the bytes left is just wrong
 		code = ResourceExhausted
 	}
 	return &Error{Code: code, Outcome: OutcomeNotRun, Message: err.Error(), cause: err}

@@ -2,6 +2,7 @@ package endpoint_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"runtime"
@@ -141,7 +142,6 @@ func TestJSONOf8KiB(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 	c.ping()
-	line = strings.ReplaceAll(line, "{},", "null,")
 	c.send("FAT " + `{"L":[` + repeat("null", 100) + `]}` + "\n")
 	assert.Equal(t, "OK {}", c.line(), "100 elements of 64 KiB may be typed")
 	c.ping()
@@ -219,7 +219,7 @@ func (f fuse) MarshalJSON() ([]byte, error) {
 	case "exit out":
 		runtime.Goexit()
 	case "error out":
-		return nil, fmt.Errorf("will not")
+		return nil, errors.New("will not")
 	}
 	return []byte(`"` + f + `"`), nil
 }

@@ -54,9 +54,10 @@ const (
 )
 
 var (
-	errAgain = errors.New("nothing to read yet")
-	errCut   = errors.New("connection cut by the endpoint's end")
-	errEnded = errors.New("the connection ended")
+	errAgain    = errors.New("nothing to read yet")
+	errLongLine = errors.New("a command line longer than Limits.Line")
+	errCut      = errors.New("connection cut by the endpoint's end")
+	errEnded    = errors.New("the connection ended")
 )
 
 const (
@@ -122,11 +123,11 @@ func (c *lineConn) cut() {
 	_ = c.t.Close()
 }
 
-// closeIdle closes c if it runs no command; otherwise c closes itself when the
-// command has ended.
+// closeIdle makes c close itself, at once if it runs no command, otherwise when
+// the command has ended.
 func (c *lineConn) closeIdle() {
 	if c.state.CompareAndSwap(connIdle, connClosed) {
-		_ = c.t.Close()
+		c.t.stop()
 	}
 }
 
@@ -171,6 +172,10 @@ func (c *lineConn) serve() (handedOver bool) {
 			c.start()
 			return true
 		}
+		if errors.Is(err, errStopped) {
+			c.t.resume()
+			c.goodbye()
+		}
 		if err != nil {
 			return false
 		}
@@ -190,6 +195,11 @@ func (c *lineConn) wait() error {
 		c.t.boundReads("", settleTime)
 		defer c.t.boundReads("", 0)
 	}
+	return c.await()
+}
+
+// await is wait under whatever bounds there are.
+func (c *lineConn) await() error {
 	if c.t.raw == nil || c.peer.tls != nil {
 		c.take()
 		_, err := c.b.r.Peek(1)
@@ -239,6 +249,9 @@ func (c *lineConn) one() bool {
 		var refused *Error
 		if errors.As(err, &refused) {
 			c.refuse(refused)
+		} else if errors.Is(err, errStopped) {
+			c.t.resume()
+			c.goodbye()
 		}
 		return false
 	}
@@ -250,8 +263,10 @@ func (c *lineConn) one() bool {
 		c.refuse(c.e.unknown(name))
 		return false
 	}
-	if !c.state.CompareAndSwap(connIdle, connBusy) {
-		return false // Shutdown closed it
+	if !c.state.CompareAndSwap(connIdle, connBusy) { // Shutdown was first
+		c.t.resume()
+		c.refuse(shuttingDown())
+		return false
 	}
 	run := c.command
 	if en.kind == KindUnary {
@@ -264,31 +279,54 @@ func (c *lineConn) one() bool {
 	if rest := lineEnd - c.position(); rest > 0 {
 		_, _ = c.b.r.Discard(int(rest)) // it is in the buffer: readLine saw the line whole
 	}
-	c.state.Store(connIdle)
-	// Shutdown marks first and looks at the states then, so one of the two sees
-	// the other.
-	if c.e.closing.Load() {
-		c.goodbye()
-		return false
+	if !c.e.closing.Load() {
+		c.state.Store(connIdle)
+		// Shutdown marks first and looks at the states then, so one of the two sees
+		// the other.
+		if !c.e.closing.Load() || !c.state.CompareAndSwap(connIdle, connBusy) {
+			return true
+		}
 	}
-	return true
+	c.goodbye()
+	return false
 }
 
-// goodbye tells the commands that have come behind the last one to run why they
-// do not.
+// goodbyeTime is how long a connection that ends with its endpoint is looked
+// after for a command that has come. What a peer sent while the last one ran is
+// in the kernel: to close on it would be a reset, which may overtake a reply.
+const goodbyeTime = 5 * time.Millisecond
+
+// goodbye tells the command that has come behind the last one why it does not
+// run, if there is one.
 func (c *lineConn) goodbye() {
-	for c.b.r.Buffered() > 0 {
-		p, _ := c.b.r.Peek(c.b.r.Buffered())
-		name, n, _, refused := parseName(p)
-		if refused != nil || n == 0 {
+	c.t.boundReads("", goodbyeTime)
+	if c.b == nil || c.b.r.Buffered() == 0 {
+		if c.await() != nil {
 			return
 		}
-		if len(name) > 0 {
-			c.refuse(refusal(Unavailable, "this endpoint is shutting down: connect again"))
-			return
-		}
-		_, _ = c.b.r.Discard(n)
 	}
+	for {
+		p, _ := c.b.r.Peek(c.b.r.Buffered())
+		name, n, inline, refused := parseName(p)
+		half := n == 0 || inline && !bytes.Contains(p[n:], []byte{'\n'})
+		switch {
+		case refused != nil:
+			c.refuse(refused)
+			return
+		case half && (len(p) >= c.b.r.Size() || c.more(len(p)) != nil):
+			return
+		case half:
+		case len(name) > 0:
+			c.refuse(shuttingDown())
+			return
+		default: // a blank line
+			_, _ = c.b.r.Discard(n)
+		}
+	}
+}
+
+func shuttingDown() *Error {
+	return refusal(Unavailable, "this endpoint is shutting down: connect again")
 }
 
 // readLine reads a command line into the buffer and consumes it up to where the
@@ -317,7 +355,9 @@ func (c *lineConn) readLine() (name []byte, lineEnd int64, inline bool, err erro
 			_, err = c.b.r.Discard(n)
 			return name, lineEnd, inline, err
 		} else if whole || len(p) >= limit {
-			return nil, 0, false, refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
+			refused = refusal(ResourceExhausted, "a command line has at most %d bytes, inline data included: send longer data on the next line", limit)
+			refused.cause = errLongLine
+			return nil, 0, false, refused
 		}
 		if !bounded {
 			bounded = true

@@ -90,7 +90,7 @@ type node struct {
 // line of data, answered with it) and those that f, which may be nil, adds.
 func newNode(f func(*endpoint.Endpoint)) *node {
 	n := &node{Endpoint: endpoint.New(), journal: new(journal)}
-	n.Logger = n.journal.logger()
+	n.Logger = n.logger()
 	n.AddHandleFunc("PING", func(rw *bufio.ReadWriter) { _, _ = rw.WriteString("PONG\n") })
 	n.AddHandleFunc("LINE", func(rw *bufio.ReadWriter) {
 		line, err := rw.ReadString('\n')
@@ -141,6 +141,14 @@ func (n *node) dial(t *testing.T) *client {
 	} else {
 		c, err = net.Dial(n.net.Addr().Network(), n.net.Addr().String())
 	}
+	require.NoError(t, err)
+	return newClient(t, c)
+}
+
+// dialTCP connects to an address on loopback.
+func dialTCP(t *testing.T, addr string) *client {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	return newClient(t, c)
 }

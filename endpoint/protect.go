@@ -8,10 +8,10 @@ import (
 )
 
 // protect calls f, which is a user's. What caught makes of a panic in f, which
-// it is given with its stack, is the error. runtime.Goexit goes to caught as
+// it is given with its stack, is the error; an error of which the methods panic
+// counts as one. runtime.Goexit goes to caught as
 // well, with exiting set: the goroutine is ending then, and protect does not
-// return. The methods of f's error have been called when it is returned, so
-// that they cannot panic elsewhere.
+// return.
 func protect(f func() error, caught func(err error, exiting bool) error) (err error) {
 	returned := false
 	defer func() {
@@ -21,7 +21,7 @@ func protect(f func() error, caught func(err error, exiting bool) error) (err er
 		v := recover()
 		switch {
 		case v == nil:
-			err = errors.New("the handler called runtime.Goexit")
+			err = errors.New("runtime.Goexit was called")
 		case isAbort(v):
 			err = ErrAbort
 		default:
@@ -29,11 +29,27 @@ func protect(f func() error, caught func(err error, exiting bool) error) (err er
 		}
 		err = caught(err, v == nil)
 	}()
-	if err = f(); err != nil {
-		_, _ = CodeOf(err), err.Error() // an error that is not nil with a nil pointer in it, most often
-	}
+	err = f()
 	returned = true
+	if bad := unusable(err); bad != nil {
+		return caught(bad, false)
+	}
 	return err
+}
+
+// unusable returns an error in place of err if err's methods panic: those of a
+// nil pointer do, once it has become an error that is not nil.
+func unusable(err error) (bad error) {
+	if err == nil {
+		return nil
+	}
+	defer func() {
+		if recover() != nil {
+			bad = errors.Errorf("a %T, of which the methods panic", err)
+		}
+	}()
+	_, _, _ = err.Error(), CodeOf(err), errors.Is(err, ErrAbort)
+	return nil
 }
 
 // isAbort reports whether v, of a panic, is ErrAbort or wraps it.

@@ -2,5 +2,5 @@
 
 package endpoint_test
 
-// raceEnabled: tests that measure allocation do not under the race detector.
+// raceEnabled says that the race detector distorts the sizes of stacks and the counts of allocations.
 const raceEnabled = true

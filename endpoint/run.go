@@ -20,6 +20,7 @@ func (c *lineConn) command(en *entry, _ bool) bool {
 	c.running = en.name
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
+	defer ctx.end()
 	if chain := c.e.Interceptors; len(chain) == 0 {
 		_ = c.handle(ctx, en) // kept in c.failure
 	} else if !c.handleInside(ctx, chain, en) {
@@ -52,6 +53,7 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 		return true
 	}
 	switch {
+	case errors.Is(err, ErrAbort): // nothing is answered
 	case c.panicked:
 		c.refuse(refusal(Internal, "internal error"))
 	case err == nil:
@@ -82,10 +84,15 @@ func (c *lineConn) guard(f func() error) error {
 	})
 }
 
-// refuse tells the peer why the connection ends.
+// refuse tells the peer why the connection ends. It is logged, unless another
+// line says so.
 func (c *lineConn) refuse(e *Error) {
-	if !c.turnedAway {
-		c.e.logger().Info("refused", "code", e.Code.String(), "why", e.Message, "peer", &c.peer)
+	if !c.turnedAway && c.failure == nil {
+		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", &c.peer}
+		if errors.Is(e, errLongLine) {
+			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
+		}
+		c.e.logger().Info("refused", attrs...)
 	}
 	_, _ = c.stream.Write(appendErrLine(nil, e))
 	c.linger()
@@ -104,7 +111,11 @@ func (c *lineConn) linger() {
 	if half, ok := c.peer.conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	c.t.boundReads("", lingerTime)
+	d := lingerTime
+	if idle := c.e.limits.Idle; idle > 0 {
+		d = min(d, idle) // the end of the linger is not to be logged as a limit
+	}
+	c.t.boundReads("", d)
 	_, _ = io.CopyN(io.Discard, c.t, lingerBytes)
 }
 
@@ -113,6 +124,12 @@ func (c *lineConn) linger() {
 func (c *lineConn) handshake() bool {
 	tc := tls.Server(c.t, c.e.tlsConfig)
 	c.t.boundReads("Handshake", c.e.limits.Handshake)
+	// crypto/tls looks at a record when it has five bytes: for a shorter command it
+	// would wait until the limit.
+	if first, err := c.t.peek(); err == nil && first != tlsHandshake {
+		c.refuse(notTLS())
+		return false
+	}
 	// Without the cancellation, which would cost a goroutine: cut closes the
 	// transport under the handshake.
 	err := c.guard(func() error { return tc.HandshakeContext(context.WithoutCancel(c.ctx)) })
@@ -125,16 +142,20 @@ func (c *lineConn) handshake() bool {
 	switch {
 	case c.panicked || c.t.broken.Load() != nil:
 	case errors.As(err, &plain) && plain.Conn != nil:
-		c.refuse(refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS"))
+		c.refuse(notTLS())
 	case !gone(err):
 		c.e.logger().Info("TLS handshake failed", "error", err, "peer", &c.peer)
 	}
 	return false
 }
 
+func notTLS() *Error {
+	return refusal(FailedPrecondition, "this port speaks TLS, and this does not look like it: connect with TLS")
+}
+
 // gone reports whether err only says that the connection is no more.
 func gone(err error) bool {
-	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, errStopped} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -163,6 +184,10 @@ func (c *lineConn) report() {
 	if gone(c.failure) && !c.panicked {
 		level = slog.LevelInfo
 	}
-	log.Log(c.ctx, level, "connection closed: command failed", "command", quoteName(c.running), "error", c.failure.Error(),
-		"peer", &c.peer, "stack", fmt.Sprintf("%+v", c.failure))
+	attrs := []any{"error", c.failure.Error(), "peer", &c.peer, "stack", fmt.Sprintf("%+v", c.failure)}
+	if c.running == "" {
+		log.Log(c.ctx, level, "connection closed: ConnContext or a callback of TLS failed", attrs...)
+		return
+	}
+	log.Log(c.ctx, level, "connection closed: command failed", append(attrs, "command", quoteName(c.running))...)
 }

@@ -94,15 +94,19 @@ type CommandInfo struct {
 // they began. Names are 1 to 64 printable ASCII characters without spaces,
 // case-sensitive; on any other it panics, as on a nil f.
 func (e *Endpoint) AddHandleFunc(name string, f HandleFunc) {
-	if f == nil {
-		panic("endpoint: nil HandleFunc for " + quoteName(name)) //nolint:forbidigo // a defect of the program, found when it starts
-	}
 	e.Handle(name, f)
 }
 
 // Handle registers h under name, as AddHandleFunc does.
 func (e *Endpoint) Handle(name string, h Handler) {
-	if f, ok := h.(ServeFunc); h == nil || ok && f == nil {
+	isNil := h == nil
+	switch f := h.(type) {
+	case HandleFunc:
+		isNil = f == nil
+	case ServeFunc:
+		isNil = f == nil
+	}
+	if isNil {
 		panic("endpoint: nil Handler for " + quoteName(name)) //nolint:forbidigo // a defect of the program, found when it starts
 	}
 	e.register(name, entry{kind: KindRaw, handler: h})
@@ -135,13 +139,15 @@ func (e *Endpoint) Describe(name, doc string) {
 // Commands returns what is registered, sorted by name.
 func (e *Endpoint) Commands() []CommandInfo {
 	e.mu.RLock()
-	list, entries := make([]CommandInfo, 0, len(e.handlers)), make([]*entry, 0, len(e.handlers))
+	entries := make([]*entry, 0, len(e.handlers))
+	list := make([]CommandInfo, 0, len(e.handlers))
 	for _, name := range slices.Sorted(maps.Keys(e.handlers)) {
 		en := e.handlers[name]
-		list, entries = append(list, CommandInfo{Name: name, Kind: en.kind, Doc: e.docs[name]}), append(entries, en)
+		entries = append(entries, en)
+		list = append(list, CommandInfo{Name: name, Kind: en.kind, Doc: e.docs[name]})
 	}
 	e.mu.RUnlock()
-	for i, en := range entries { // not under the lock: it calls methods of the types
+	for i, en := range entries { // not under the lock: a type's MarshalJSON may do anything
 		if en.unary != nil {
 			list[i].Request, list[i].Reply, list[i].Example = en.unary.describe()
 		}

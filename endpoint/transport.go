@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,15 +30,23 @@ type transport struct {
 	moved  atomic.Int64 // the moment at which a byte last moved, either way
 	broken atomic.Pointer[limitError]
 
+	stopping sync.Mutex  // held while stopped and the deadline behind it change
+	stopped  atomic.Bool // reads fail with errStopped
+
 	// Of the reader:
 	readBy    moment // reads end here whatever Idle says; 0: no such bound
 	readName  string // the limit behind readBy; empty: none that is reported
 	readTime  time.Duration
-	readStep  int // bytes until readBy is renewed; 0: it never is
+	readStep  int    // bytes until readBy is renewed; 0: it never is
+	peeked    []byte // by peek, not yet by Read
 	readArmed moment
-	readFrom  moment // when a read began that ended with errBound; 0: none did
+	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
 
-	writeArmed moment // of the writer
+	// Of the writer:
+	writeBy     moment // of SetWriteDeadline; 0: none
+	writeArmed  moment
+	writeWaited time.Duration // for the peer to take the current step
+	writeMoved  int           // bytes of the current step
 }
 
 // A moment is a time on the monotonic clock, in nanoseconds since epoch.
@@ -49,8 +58,9 @@ var epoch = time.Now()
 
 func now() moment { return int64(time.Since(epoch)) }
 
-// errBound is what a read returns that reached a readBy without a name.
-var errBound = error(&limitError{})
+// errBound is what a read returns that reached a readBy without a name, and
+// errStopped what it returns after stop. Neither is a limit.
+var errBound, errStopped = error(&limitError{what: "waiting"}), error(&limitError{what: "stopped"})
 
 // A limitError says which limit of time a peer reached. It is a net.Error and
 // an os.ErrDeadlineExceeded. Temporary is true because crypto/tls takes a
@@ -63,7 +73,11 @@ type limitError struct {
 }
 
 func (e *limitError) Error() string {
-	return fmt.Sprintf("limit %s: %s for %v", e.limit, e.what, e.after)
+	text := fmt.Sprintf("%s for %v", e.what, e.after)
+	if e.limit != "" {
+		text = "limit " + e.limit + ": " + text
+	}
+	return text
 }
 func (e *limitError) Timeout() bool   { return true }
 func (e *limitError) Temporary() bool { return true }
@@ -104,15 +118,38 @@ func (t *transport) renew(n int) {
 	}
 }
 
+// stop makes reads fail with errStopped, one that waits included, until resume.
+// It is called from another goroutine than the reader's.
+func (t *transport) stop() {
+	t.stopping.Lock()
+	defer t.stopping.Unlock()
+	t.stopped.Store(true) // first: a reader looks at it when it has set its deadline
+	_ = t.SetReadDeadline(time.Unix(1, 0))
+}
+
+// resume takes stop back. It is called by the reader.
+func (t *transport) resume() {
+	t.stopping.Lock()
+	defer t.stopping.Unlock()
+	t.stopped.Store(false)
+	t.readArmed = 0 // the deadline is another now
+}
+
 // Read reads, under the limit Idle and the bound of boundReads.
 func (t *transport) Read(p []byte) (int, error) {
-	for start := t.readStart(); ; {
-		if err := t.armRead(start); err != nil {
+	if len(t.peeked) > 0 {
+		n := copy(p, t.peeked)
+		t.peeked = t.peeked[n:]
+		return n, nil
+	}
+	for start, again := now(), false; ; again = true {
+		if err := t.armRead(start, again); err != nil {
 			return 0, err
 		}
 		n, err := t.Conn.Read(p)
 		if n > 0 {
 			t.moved.Store(now())
+			t.waiting = 0
 			t.renew(n)
 			return n, nil // an error, if any, comes again
 		}
@@ -122,16 +159,27 @@ func (t *transport) Read(p []byte) (int, error) {
 	}
 }
 
+// peek returns the next byte, which Read returns again.
+func (t *transport) peek() (byte, error) {
+	var b [1]byte
+	if _, err := t.Read(b[:]); err != nil {
+		return 0, err
+	}
+	t.peeked = b[:]
+	return b[0], nil
+}
+
 // waitRead calls f whenever t is readable until it returns true, under the same
 // limits as Read. It serves for plain sockets only.
 func (t *transport) waitRead(f func(fd uintptr) bool) error {
-	for start := t.readStart(); ; {
-		if err := t.armRead(start); err != nil {
+	for start, again := now(), false; ; again = true {
+		if err := t.armRead(start, again); err != nil {
 			return err
 		}
 		err := t.raw.Read(f)
 		if err == nil {
 			t.moved.Store(now())
+			t.waiting = 0
 			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -140,39 +188,45 @@ func (t *transport) waitRead(f func(fd uintptr) bool) error {
 	}
 }
 
-// readStart is when a read began that begins now, or goes on after errBound.
-func (t *transport) readStart() moment {
-	if start := t.readFrom; start != 0 {
-		t.readFrom = 0
-		return start
-	}
-	return now()
-}
-
 // armRead sees to a deadline for a read that began at start. It fails when the
-// time is up.
-func (t *transport) armRead(start moment) error {
+// time is up, and ever after, so that no reader waits longer by reading again.
+func (t *transport) armRead(start moment, again bool) error {
+	if l := t.broken.Load(); l != nil {
+		return l
+	}
+	since := start
+	if t.waiting != 0 {
+		since = t.waiting
+	}
 	at, name, after, what := never, "", time.Duration(0), ""
 	if t.limits.Idle > 0 {
-		at = max(start, t.moved.Load()) + int64(t.limits.Idle)
+		at = max(since, t.moved.Load()) + int64(t.limits.Idle)
 		name, after, what = "Idle", t.limits.Idle, "no byte either way"
 	}
 	if t.readBy != 0 && t.readBy <= at {
 		at, name, after, what = t.readBy, t.readName, t.readTime, "not finished"
 	}
-	current := now()
+	current := start
+	if again {
+		current = now()
+	}
 	if at <= current {
 		if name == "" {
-			t.readFrom = start
+			t.waiting = since
 			return errBound
 		}
 		return t.fail(name, after, what)
 	}
-	if t.readArmed == at || t.readArmed > current && t.readArmed < at {
-		return nil
+	if t.readArmed != at && (t.readArmed <= current || t.readArmed > at) {
+		t.readArmed = at
+		if err := t.SetReadDeadline(deadline(current, at)); err != nil {
+			return err
+		}
 	}
-	t.readArmed = at
-	return t.SetReadDeadline(deadline(current, at))
+	if t.stopped.Load() {
+		return errStopped
+	}
+	return nil
 }
 
 // deadline is the moment at as a time, given that it is now current. It is made
@@ -198,7 +252,7 @@ const step = 64 << 10
 // Write writes all of p; each step of it has Limits.Progress to move.
 func (t *transport) Write(p []byte) (written int, err error) {
 	for {
-		n, err := t.writeOne(p[written:min(len(p), written+step)])
+		n, err := t.writeOne(p[written:min(len(p), written+step-t.writeMoved)])
 		written += n
 		if err != nil || written == len(p) {
 			return written, err
@@ -206,9 +260,13 @@ func (t *transport) Write(p []byte) (written int, err error) {
 	}
 }
 
+// writeOne writes p, which is at most what is left of the step. Writes that
+// together are less than a step share its time, so that it makes no difference
+// to a slow peer in what portions a handler writes.
 func (t *transport) writeOne(p []byte) (written int, err error) {
-	for start := now(); ; {
-		if err := t.armWrite(start); err != nil {
+	start := now()
+	for current := start; ; current = now() {
+		if err := t.armWrite(start-int64(t.writeWaited), current); err != nil {
 			return written, err
 		}
 		n, err := t.Conn.Write(p[written:])
@@ -217,22 +275,55 @@ func (t *transport) writeOne(p []byte) (written int, err error) {
 			t.moved.Store(now())
 		}
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.countWrite(written, time.Duration(t.moved.Load()-start))
 			return written, err
 		}
 	}
 }
 
-func (t *transport) armWrite(start moment) error {
-	if t.limits.Progress <= 0 {
-		return nil
+// slowWrite is from when on a write counts as one that waited for the peer. A
+// write that finds room takes some 10 us; what the scheduler of a busy machine adds
+// is not the peer's fault, and thousands of small writes may add up to a step.
+const slowWrite = 100 * time.Millisecond
+
+// countWrite counts a write of n bytes that took d.
+func (t *transport) countWrite(n int, d time.Duration) {
+	if t.writeMoved += n; t.writeMoved >= step {
+		t.writeMoved, t.writeWaited = 0, 0
+	} else if d >= slowWrite {
+		t.writeWaited += d
 	}
-	current, at := now(), start+int64(t.limits.Progress)
+}
+
+// SetWriteDeadline bounds writes beside Progress. crypto/tls calls it around the
+// last alert: set on the connection itself, behind armWrite's back, its deadlines
+// made writeOne try again and again without a pause. It is called by the writer.
+func (t *transport) SetWriteDeadline(d time.Time) error {
+	t.writeBy = 0
+	if !d.IsZero() {
+		t.writeBy = now() + int64(time.Until(d))
+	}
+	return nil
+}
+
+// armWrite sees to a deadline for a step that began at start.
+func (t *transport) armWrite(start, current moment) error {
+	at, progress := never, t.limits.Progress > 0
+	if progress {
+		at = start + int64(t.limits.Progress)
+	}
+	if t.writeBy != 0 && t.writeBy < at {
+		at, progress = t.writeBy, false
+	}
 	if at <= current {
+		if !progress {
+			return os.ErrDeadlineExceeded
+		}
 		return t.fail("Progress", t.limits.Progress, "the peer took too little")
 	}
-	if t.writeArmed > current && t.writeArmed <= at {
+	if t.writeArmed == at || t.writeArmed > current && t.writeArmed < at {
 		return nil
 	}
 	t.writeArmed = at
-	return t.SetWriteDeadline(deadline(current, at))
+	return t.Conn.SetWriteDeadline(deadline(current, at))
 }

@@ -4,28 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"io"
-	"sync"
 
 	"gobnode/internal/gobcodec"
 
 	"github.com/pkg/errors"
 )
-
-// messages are the buffers that messages are read into and made in.
-var messages = sync.Pool{New: func() any { return new([]byte) }}
-
-// keptMessage is the largest buffer that is kept, in bytes. Smaller bounds were
-// measured to throw the gain away for large values.
-const keptMessage = 1 << 20
-
-func takeMessage() *[]byte { return messages.Get().(*[]byte) }
-
-func dropMessage(b *[]byte) {
-	if cap(*b) <= keptMessage {
-		*b = (*b)[:0]
-		messages.Put(b)
-	}
-}
 
 // typed runs one typed command in line mode. It returns false when the
 // connection is to end.
@@ -34,6 +17,7 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	c.running = en.name
 	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: c.e.newCharge()}
 	v.ctx = &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
+	defer v.ctx.end()
 	v.exited = func(answer *Error) {
 		c.answer(answer)
 		c.linger()
@@ -41,8 +25,7 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	defer v.charge.release()
 	buf := takeMessage()
 	defer dropMessage(buf)
-	data, refused, ok := c.readData(v, (*buf)[:0], inline)
-	*buf = data
+	refused, ok := c.readData(v, buf, inline)
 	if !ok {
 		if refused != nil {
 			c.refuse(refused)
@@ -52,9 +35,9 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	if refused == nil {
 		refused = v.run(func() *Error {
 			if inline {
-				return v.decodeJSON(data)
+				return v.decodeJSON(*buf)
 			}
-			return v.decodeGob(data)
+			return v.decodeGob(*buf)
 		})
 	}
 	if refused == errAborted {
@@ -66,31 +49,32 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	return c.sendReply(v, buf, inline)
 }
 
-// readData reads the request, whole and no further, into dst. A refused request
-// with ok was read to its end all the same.
-func (c *lineConn) readData(v *invocation, dst []byte, inline bool) (data []byte, refused *Error, ok bool) {
+// readData reads the request, whole and no further, into *buf, which is empty.
+// A refused request with ok was read to its end all the same.
+func (c *lineConn) readData(v *invocation, buf *[]byte, inline bool) (refused *Error, ok bool) {
 	if inline {
 		line, err := c.b.r.ReadSlice('\n') // whole in the buffer: readLine saw it
-		return append(dst, bytes.TrimRight(line, "\r\n")...), v.charge.hold(leastCharge), err == nil
+		*buf = append(*buf, bytes.TrimRight(line, "\r\n")...)
+		return v.charge.hold(leastCharge), err == nil
 	}
 	if v.call.noRequest() {
-		return dst, v.charge.hold(leastCharge), true
+		return v.charge.hold(leastCharge), true
 	}
 	c.t.boundSteps("Progress", c.e.limits.Progress)
 	defer c.t.boundReads("", 0)
-	data, err := readMessage(c.b.r, dst, &c.e.limits, &v.charge)
+	err := readMessage(c.b.r, buf, &c.e.limits, &v.charge)
 	var told *Error
 	switch {
 	case err == nil:
-		return data, nil, true
+		return nil, true
 	case errors.As(err, &told):
 		known := told.Outcome == OutcomeNotRun
 		told.Outcome = OutcomeNotRun // nothing of it has run either way
-		return data, told, known
+		return told, known
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return data, refusal(InvalidArgument, "the connection ended within the data of %s", c.running), false
+		return refusal(InvalidArgument, "the connection ended within the data of %s", c.running), false
 	}
-	return data, nil, false
+	return nil, false
 }
 
 // sendReply sends OK and the reply.
@@ -147,12 +131,10 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 	defer c.release()
 	buf := takeMessage()
 	defer dropMessage(buf)
-	data, err := readMessage(r, (*buf)[:0], &limits, &c)
-	*buf = data
-	if err != nil {
+	if err := readMessage(r, buf, &limits, &c); err != nil {
 		return errors.WithStack(err)
 	}
-	refused := c.decode(data, limits.gob(), func(src []byte, limits gobcodec.Limits) (int, error) {
+	refused := c.decode(*buf, limits.gob(), func(src []byte, limits gobcodec.Limits) (int, error) {
 		return codec.Decode(src, v, limits)
 	})
 	if refused != nil {
@@ -161,30 +143,33 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 	return nil
 }
 
-// readMessage reads one gob behind dst, holding its bytes before they are
-// there. Its error is an *Error with the outcome not_run if the gob was read to
-// its end.
-func readMessage(r *bufio.Reader, dst []byte, limits *Limits, c *charge) ([]byte, error) {
-	data, err := gobcodec.ReadMessageCharged(r, dst, limits.gob(), func(n int) error {
-		if err := c.hold(int64(n)); err != nil {
-			c.release() // the rest is dropped as it comes
-			return err
+// readMessage reads one gob into *buf, which is empty, and holds its bytes
+// before they are there. Its error is an *Error with the outcome not_run if the
+// gob was read to its end.
+func readMessage(r *bufio.Reader, buf *[]byte, limits *Limits, c *charge) error {
+	data, err := gobcodec.ReadMessageInto(r, *buf, limits.gob(), func(dst []byte, n int) ([]byte, error) {
+		if err := c.room(buf, dst, n); err != nil {
+			dropMessage(&dst) // the rest is not kept as it comes
+			*buf = nil
+			c.release()
+			return nil, err
 		}
-		return nil
+		return *buf, nil
 	})
 	if err == nil {
-		return data, nil
+		*buf = data
+		return nil
 	}
 	var bad *gobcodec.Error
 	var bound *gobcodec.BoundError
 	if !errors.As(err, &bad) && !errors.As(err, &bound) {
-		return data, err // of r, or of hold
+		return err // of r, or of hold
 	}
 	refused := badData(err)
 	if errors.Is(err, gobcodec.ErrEndUnknown) {
 		refused.Outcome = OutcomeUnknown
 	}
-	return data, refused
+	return refused
 }
 
 // WriteGob writes *v to w as one self-contained gob, byte for byte what a new

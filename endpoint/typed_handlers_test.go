@@ -24,13 +24,13 @@ func misbehave(_ context.Context, req text) (text, error) {
 	case "panic error":
 		panic(errors.New("a secret"))
 	case "panic nil":
-		panic(nil)
+		panic(nil) //nolint:govet // the case
 	case "panic nil error":
 		var err *nilReceiver
 		panic(err)
 	case "nil pointer":
 		var p *text
-		return *p, nil
+		return *p, nil //nolint:govet // the case
 	case "goexit":
 		runtime.Goexit()
 	case "abort":
@@ -110,7 +110,7 @@ type contextKey struct{}
 
 // TestCallContext: a caller's deadline and cancel, and what the handler sees of
 // its context.
-func TestCallContext(t *testing.T) {
+func TestTypedCallContext(t *testing.T) {
 	release := make(chan struct{})
 	seen := make(chan context.Context, 100)
 	register := func(e *endpoint.Endpoint) {
@@ -221,8 +221,6 @@ const spyCommand endpoint.Command[struct{ D decodeSpy }, text] = "SPY"
 
 func spyOn(s string) struct{ D decodeSpy } { return struct{ D decodeSpy }{decodeSpy{s}} }
 
-type next = func(context.Context) error
-
 func TestCallInterceptors(t *testing.T) {
 	var order []string
 	note := func(name string) endpoint.Interceptor {
@@ -246,11 +244,13 @@ func TestCallInterceptors(t *testing.T) {
 	}{
 		{
 			"around, the first outermost",
-			[]endpoint.Interceptor{note("a"), note("b")}, "x", "x", 0, 0, "", 1,
+			[]endpoint.Interceptor{note("a"), note("b")},
+			"x", "x", 0, 0, "", 1,
 			[]string{"a SPY unary", "b SPY unary", "b <nil>", "a <nil>"},
 		},
 		{
-			"refused before it is decoded", []endpoint.Interceptor{note("a"), func(context.Context, *endpoint.Info, next) error {
+			"refused before it is decoded",
+			[]endpoint.Interceptor{note("a"), func(context.Context, *endpoint.Info, next) error {
 				return endpoint.Errorf(endpoint.Unauthenticated, "who are you?")
 			}},
 			"x", "", endpoint.Unauthenticated, endpoint.OutcomeNotRun, "who are you?", 0,
@@ -270,7 +270,8 @@ func TestCallInterceptors(t *testing.T) {
 			}}, "x", "", endpoint.Internal, endpoint.OutcomeFailed, "next twice", 1, nil,
 		},
 		{
-			"nil without next", []endpoint.Interceptor{func(context.Context, *endpoint.Info, next) error { return nil }},
+			"nil without next",
+			[]endpoint.Interceptor{func(context.Context, *endpoint.Info, next) error { return nil }},
 			"x", "", endpoint.Internal, endpoint.OutcomeNotRun, "incident", 0, nil,
 		},
 		{
@@ -297,11 +298,14 @@ func TestCallInterceptors(t *testing.T) {
 			}}, "panic", "", endpoint.Internal, endpoint.OutcomeFailed, "incident", 1, nil,
 		},
 		{
-			"the handler's panic seen", []endpoint.Interceptor{note("a")}, "panic", "", endpoint.Internal, endpoint.OutcomeFailed, "incident", 1,
+			"the handler's panic seen",
+			[]endpoint.Interceptor{note("a")},
+			"panic", "", endpoint.Internal, endpoint.OutcomeFailed, "incident", 1,
 			[]string{"a SPY unary", "a internal error; the log"},
 		},
 		{
-			"a panic of its own", []endpoint.Interceptor{func(context.Context, *endpoint.Info, next) error { panic("a secret") }},
+			"a panic of its own",
+			[]endpoint.Interceptor{func(context.Context, *endpoint.Info, next) error { panic("a secret") }},
 			"x", "", endpoint.Internal, endpoint.OutcomeNotRun, "incident", 0, nil,
 		},
 		{
@@ -311,7 +315,8 @@ func TestCallInterceptors(t *testing.T) {
 			}}, "x", "", endpoint.Internal, endpoint.OutcomeFailed, "incident", 1, nil,
 		},
 		{
-			"runtime.Goexit", []endpoint.Interceptor{func(context.Context, *endpoint.Info, next) error { runtime.Goexit(); return nil }},
+			"runtime.Goexit",
+			[]endpoint.Interceptor{func(context.Context, *endpoint.Info, next) error { runtime.Goexit(); return nil }},
 			"x", "", endpoint.Internal, endpoint.OutcomeNotRun, "incident", 0, nil,
 		},
 	} {

@@ -3,13 +3,14 @@ package handlers
 import (
 	"bufio"
 	"fmt"
+	"strings"
 
 	"gobnode/endpoint"
 )
 
 // Help returns a command that takes no data and answers with a line for each
 // command of e, sorted by name: the name, spaces up to a common column, and the
-// text that Describe gave it.
+// text that Describe gave it, which is put on one line.
 //
 //	ECHO    Sends every line back, until exit or quit.\n
 //	PING    Answers PONG.\n
@@ -25,7 +26,7 @@ func Help(e *endpoint.Endpoint) endpoint.HandleFunc {
 				_, _ = fmt.Fprintln(rw, c.Name)
 				continue
 			}
-			_, _ = fmt.Fprintf(rw, "%-*s  %s\n", width, c.Name, c.Doc)
+			_, _ = fmt.Fprintf(rw, "%-*s  %s\n", width, c.Name, strings.Join(strings.Fields(c.Doc), " "))
 		}
 		_ = rw.Flush()
 	}

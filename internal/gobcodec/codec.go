@@ -4,11 +4,14 @@
 // encoding/gob compiles a decoder for every new Decoder, which costs 12 to 20 µs a message, and its documentation rules out
 // untrusted input: a message of 69 bytes can take all memory, one of 88 bytes never ends. Here a type is compiled once, and a
 // decoder once for each pair of received definitions and type. What is written is byte for byte what encoding/gob writes, the
-// order of map entries aside; what is read is what encoding/gob would read, within bounds. encoding/gob is used to learn the definitions
-// of a local type, and never sees a byte from outside.
+// order of map entries aside; what is read is what encoding/gob would read, within bounds. Where it does otherwise on purpose,
+// TestDifferences says so and why. encoding/gob is used to learn the definitions of a local type, and never sees a byte from
+// outside.
 //
-// Values are reached through unsafe pointers: the compiler of a type pairs each offset with its type, and the tests run
-// under checkptr and the race detector.
+// A type becomes a graph of goTypes, over which the encoder runs; definitions and goTypes become a plan, over which the
+// decoder runs. Values are reached through unsafe pointers: a goType pairs each offset with the type that is there, pointers
+// are made from the beginning of a value or list each time and never stand behind its end, and the tests run under checkptr,
+// the race detector and on 32 bits.
 package gobcodec
 
 import (
@@ -36,6 +39,7 @@ type Limits struct {
 	Decoded int // bytes that decoding it may allocate: 64 MiB
 }
 
+// The sums with them are in 64 bits; "no limit" is what an int can count.
 func (l Limits) message() uint64 { return orDefault(l.Message, 4<<20) }
 func (l Limits) decoded() uint64 { return orDefault(l.Decoded, 64<<20) }
 
@@ -58,13 +62,13 @@ type Codec[T any] struct {
 type program struct {
 	name        string  // of T, as it begins the path in errors
 	root        *goType // of T
-	empty       bool
-	structure   bool
-	definitions string // of T, as encoding/gob writes them
-	id          int64  // of T in them
+	empty       bool    // T is a struct without any field, or a pointer to one
+	structure   bool    // T is a struct, or a pointer to one
+	definitions string  // of T, as encoding/gob writes them
+	id          int64   // of T in them
 	largest     int
 	warnings    []string
-	recent      atomic.Pointer[plan]
+	recent      atomic.Pointer[plan] // of the definitions received last, unless they are large
 }
 
 var codecs sync.Map // reflect.Type -> *Codec of it; grows with the types of the program, not with its input
@@ -84,6 +88,7 @@ func For[T any]() (*Codec[T], error) {
 	return known.(*Codec[T]), nil
 }
 
+// init compiles rt. The definitions cost one encoding by encoding/gob, about 10 µs.
 func (pr *program) init(rt reflect.Type) (err error) {
 	pr.name = rt.String()
 	w := walker{seen: make(map[reflect.Type]*goType)}
@@ -94,13 +99,16 @@ func (pr *program) init(rt reflect.Type) (err error) {
 	pr.structure = base.kind == kindStruct
 	pr.empty = pr.structure && base.rt.NumField() == 0
 	pr.largest, pr.warnings = int(w.largest), w.warnings
-	pr.definitions, pr.id, err = definitionsOf(rt)
-	return err
+	if pr.definitions, pr.id, err = definitionsOf(base.rt); err != nil {
+		return below(pr.name, err)
+	}
+	return nil
 }
 
 // definitionsOf has encoding/gob write a zero value and keeps the definitions. So the ids agree with the ones the standard
 // library uses in this process, and so does the form, whatever the Go version. A value that gob cannot write
-// (a nil pointer in an array) fails after its definitions are out.
+// (a nil pointer in an array) fails after its definitions are out. rt is no pointer: encoding/gob panics on a pointer to a
+// pointer to a type that encodes itself.
 func definitionsOf(rt reflect.Type) (string, int64, error) {
 	var out bytes.Buffer
 	failed := encodeZero(&out, rt)
@@ -109,7 +117,7 @@ func definitionsOf(rt reflect.Type) (string, int64, error) {
 	for id <= 0 && end < len(b) {
 		h, reason := parseHeader(b, end)
 		if reason != "" {
-			return "", 0, &Error{Path: rt.String(), Reason: reason}
+			return "", 0, &Error{Reason: reason}
 		}
 		if h.id > 0 {
 			return string(b[:end]), h.id, nil
@@ -120,7 +128,7 @@ func definitionsOf(rt reflect.Type) (string, int64, error) {
 		end = h.end
 	}
 	if id == 0 {
-		return "", 0, &Error{Path: rt.String(), Reason: "encoding/gob does not define it", Err: failed}
+		return "", 0, &Error{Reason: "encoding/gob does not define it", Err: failed}
 	}
 	return string(b), -id, nil
 }
@@ -137,18 +145,20 @@ func encodeZero(out *bytes.Buffer, rt reflect.Type) (err error) {
 // Append writes *v behind dst as a self-contained gob: the definitions of T, then one value. It allocates only if dst has
 // too little room, and what methods of self-encoding types allocate. The gob of an empty struct is no bytes at all.
 //
-// The error is a *BoundError if v is nested deeper than 1,000 levels, which a cycle of pointers is, else an *Error: a nil pointer where a value is
-// needed, an error or panic of a method. dst is returned as it was then.
+// The error is a *BoundError if v is nested deeper than 1,000 levels, which a cycle of pointers is, or larger than 2 GiB; else
+// an *Error: a nil pointer where a value is needed, an error or panic of a method. dst is returned as it was then.
 func (c *Codec[T]) Append(dst []byte, v *T) ([]byte, error) {
 	return c.append(dst, unsafe.Pointer(v))
 }
 
-// Decode reads exactly one self-contained gob, the whole of src, into *v, and returns the bytes it allocated for it: an estimate by size
-// classes and the layout of maps, within a factor of two, made before each allocation, and the figure that Limits.Decoded
-// bounds. What a method of a self-encoding type allocates is counted as the bytes it is given.
+// Decode reads exactly one self-contained gob, the whole of src, into *v, and returns the bytes it allocated for it, after an
+// error too: an estimate by size classes and the layout of maps, within a factor of two, made before each allocation. It is
+// the figure that Limits.Decoded bounds. What a method of a self-encoding type allocates is counted as the bytes it is given,
+// and what it costs to compile definitions never seen before, 4 MB at most and mostly given back, is not counted.
 //
-// As with encoding/gob, what is not sent keeps its value, slices use the room they have, maps are added to; and as there *v is partly filled after
-// an error. No data is the zero value of any struct. The error is an *Error or a *BoundError. Nothing of src is kept.
+// As with encoding/gob, what is not sent keeps its value, slices use the room they have, maps are added to, and *v is partly
+// filled after an error. No data is the zero value of any struct. The error is an *Error or a *BoundError. Nothing of src is
+// kept, unless a method of a self-encoding type does.
 func (c *Codec[T]) Decode(src []byte, v *T, lim Limits) (allocated int, err error) {
 	return c.decode(src, unsafe.Pointer(v), lim)
 }
@@ -167,12 +177,10 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 	}
 	pl, body, err := pr.plan(src)
 	if err != nil {
-		return 0, err
+		return 0, below(pr.name, err)
 	}
 	d.i = body
-	if pr.structure {
-		d.value(pl.root, p)
-	} else if d.uint() == 0 {
+	if pr.structure || d.uint() == 0 {
 		d.value(pl.root, p)
 	} else {
 		d.malformed("no zero before a value that is no struct")
@@ -186,7 +194,7 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 	return int(d.limit - d.left), err
 }
 
-// nothing decodes no data.
+// nothing decodes no data. Pointers to the struct are set: a handler that takes a *T gets one.
 func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 	if !pr.structure {
 		return 0, &Error{Path: pr.name, Reason: "no data"}
@@ -194,7 +202,7 @@ func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 	for t := pr.root; t.kind == kindPointer; t = t.elem {
 		pp := (*ptr)(p)
 		if *pp == nil {
-			if !d.charge(1, uint64(t.elem.size)) {
+			if !d.charge(uint64(t.elem.size)) {
 				return 0, d.finish(pr.name)
 			}
 			*pp = reflect.New(t.elem.rt).UnsafePointer()
@@ -207,8 +215,9 @@ func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 // Empty reports whether T is an empty struct, whose gob is no data at all.
 func (c *Codec[T]) Empty() bool { return c.empty }
 
-// Largest is the most memory, in bytes, that one more element, entry, pointer or struct can take in a value of T, other than for the bytes of
-// strings: the size of the largest such type within T, for maps with the first group of slots.
+// Largest is the most memory, in bytes, that one more element, entry, pointer or struct can take in a value of T, other than
+// for the bytes of strings: the size of the largest such type within T, for maps with the header and first group of slots.
+// A decoder that does not know a list's length beforehand takes up to three times that, while it grows the list.
 func (c *Codec[T]) Largest() int { return c.largest }
 
 // Warnings says, field by field with its path, what of T gob cannot tell apart.

@@ -8,138 +8,24 @@ import (
 	"unsafe"
 )
 
-// A decoder reads one message. After an error it stands at the end of the data, so that every loop over it ends soon; what
-// it reads then is zero and means nothing.
-//
-// Its work is linear in the data: each element takes at least one byte, and what an element makes it allocate is charged
-// first. Only a struct at the very end of a message takes none, as encoding/gob allows its last terminators to be missing.
-type decoder struct {
-	trail
-	b     []byte
-	i     int
-	depth int
-	left  uint64 // bytes that it may still allocate
-	limit uint64
-}
-
-func (d *decoder) fail(err error) {
-	if d.err == nil {
-		d.err = err
-	}
-	d.i = len(d.b)
-}
-
-func (d *decoder) malformed(reason string) {
-	if d.err == nil {
-		d.fail(&Error{Reason: reason})
-	}
-}
-
-func (d *decoder) bound(b Bound, figure, limit uint64) {
-	d.fail(&BoundError{Bound: b, Figure: figure, Limit: limit})
-}
-
-// enter counts a level.
-func (d *decoder) enter() bool {
-	d.depth++
-	if d.depth > maxDepth {
-		d.bound(BoundDepth, uint64(d.depth), maxDepth)
-	}
-	return d.err == nil
-}
-
-// charge accounts for n allocations of size bytes, before they are made.
-func (d *decoder) charge(n, size uint64) bool {
-	over, cost := bits.Mul64(n, size)
-	if over != 0 || cost > d.left {
-		figure := d.limit - d.left + cost
-		if over != 0 || figure < cost {
-			figure = math.MaxUint64
-		}
-		d.bound(BoundDecoded, figure, d.limit)
-		return false
-	}
-	d.left -= cost
-	return true
-}
-
-// roundUp is the size of the block that the allocator gives for a short string.
-func roundUp(n int) uint64 { return (uint64(n) + 7) &^ 7 }
-
-func (d *decoder) uint() uint64 {
-	if d.i < len(d.b) {
-		if c := d.b[d.i]; c <= 0x7f {
-			d.i++
-			return uint64(c)
-		}
-	}
-	return d.longUint()
-}
-
-func (d *decoder) longUint() uint64 {
-	i := d.i + 1
-	if i > len(d.b) {
-		d.malformed("message ends within a value")
-		return 0
-	}
-	n := -int(int8(d.b[i-1]))
-	if n > 8 || n > len(d.b)-i {
-		d.malformed("number is malformed or cut off")
-		return 0
-	}
-	d.i = i + n
-	if len(d.b)-i >= 8 {
-		return binary.BigEndian.Uint64(d.b[i:]) >> (64 - 8*uint(n))
-	}
-	var x uint64
-	for _, c := range d.b[i : i+n] {
-		x = x<<8 | uint64(c)
-	}
-	return x
-}
-
-func (d *decoder) int() int64 { return fromZigzag(d.uint()) }
-
-func (d *decoder) float() float64 { return math.Float64frombits(bits.ReverseBytes64(d.uint())) }
-
-// count reads a number of elements of at least size bytes each.
-func (d *decoder) count(size int) uint64 {
-	n := d.uint()
-	if room := uint64(len(d.b)-d.i) / uint64(size); n > room {
-		d.bound(BoundCount, n, room)
-		return 0
-	}
-	return n
-}
-
-// bytes reads a counted run of bytes; the slice is part of the message.
-func (d *decoder) bytes() []byte {
-	n := d.count(1)
-	i := d.i
-	d.i += int(n)
-	return d.b[i:d.i:d.i]
-}
-
-func (d *decoder) string() string {
-	b := d.bytes()
-	if !d.charge(1, roundUp(len(b))) {
-		return ""
-	}
-	return string(b)
-}
-
-// structure reads the fields of a struct. What is not sent keeps its value.
+// structure reads the fields of a struct. What is not sent keeps its value. The four kinds that are most of all fields are
+// read in its loop: with a call of value for each, records of such fields take half as long again.
 func (d *decoder) structure(s *step, p ptr) {
 	if !d.enter() {
 		return
 	}
 	last := -1
 	for d.i < len(d.b) {
-		delta := d.uint()
+		delta := uint64(d.b[d.i]) // uint by hand: it is too long to be inlined
+		if delta <= 0x7f {
+			d.i++
+		} else {
+			delta = d.longUint()
+		}
 		if delta == 0 {
 			break
 		}
-		if delta >= uint64(len(s.fields)-last) {
+		if delta >= uint64(len(s.fields)-last) { // unsigned: delta may be 2^64-1
 			d.malformed("field number out of range")
 			return
 		}
@@ -165,6 +51,7 @@ func (d *decoder) structure(s *step, p ptr) {
 	}
 }
 
+// value reads one value of any kind into the memory at p.
 func (d *decoder) value(s *step, p ptr) {
 	switch s.kind {
 	case kindStruct:
@@ -185,15 +72,16 @@ func (d *decoder) value(s *step, p ptr) {
 			to = s.t
 		}
 		pp := (*ptr)(p)
-		if *pp == nil {
-			if !d.charge(1, uint64(to.size)) {
+		if *pp == nil { // a pointer that is set keeps its target, as in encoding/gob
+			if !d.charge(uint64(to.size)) {
 				return
 			}
 			*pp = reflect.New(to.rt).UnsafePointer()
 		}
 		d.value(s.elem, unsafe.Add(*pp, s.offset))
 	case kindSelf:
-		if b := d.bytes(); d.err == nil && d.charge(1, uint64(len(b))) {
+		// What the method allocates cannot be known; most copy what they are given.
+		if b := d.bytes(); d.err == nil && d.charge(uint64(len(b))) {
 			if err := s.t.unmarshal(p, b); err != nil {
 				d.fail(&Error{Reason: "decoding itself", Err: err})
 			}
@@ -209,7 +97,7 @@ func (d *decoder) value(s *step, p ptr) {
 
 // scalar is apart from value so that p does not escape to the heap.
 func (d *decoder) scalar(k kind, p ptr) {
-	switch k {
+	switch k { //nolint:exhaustive // scalars only
 	case kindBool:
 		*(*bool)(p) = d.uint() != 0
 	case kindInt8:
@@ -245,12 +133,7 @@ func (d *decoder) scalar(k kind, p ptr) {
 	}
 }
 
-const (
-	outOfRange  = "number out of the range of its type"
-	wrongLength = "wrong number of elements for an array"
-	endsInList  = "message ends within a list"
-)
-
+// narrowInt reads an integer for a type whose highest value is given. It is an error of the message, not a truncation.
 func (d *decoder) narrowInt(highest int64) int64 {
 	i := d.int()
 	if i > highest || i < -highest-1 {
@@ -276,11 +159,11 @@ func (d *decoder) float32() float32 {
 	return float32(f)
 }
 
-// byteSlice and slice use the room of a slice that is there, as encoding/gob does.
+// byteSlice uses the room of a slice that is there, as encoding/gob does. An empty one stays nil if it was.
 func (d *decoder) byteSlice(p *[]byte) {
 	b := d.bytes()
 	if cap(*p) < len(b) {
-		if !d.charge(1, roundUp(len(b))) {
+		if !d.charge(roundUp(len(b))) {
 			return
 		}
 		*p = make([]byte, len(b))
@@ -289,6 +172,8 @@ func (d *decoder) byteSlice(p *[]byte) {
 	copy(*p, b)
 }
 
+// slice makes room for as many elements as are announced, charged first, and reads them. Like byteSlice it uses what room there
+// is; the old elements of a slice that is too small are dropped, not copied, as encoding/gob drops them.
 func (d *decoder) slice(s *step, p ptr) {
 	n := int(d.count(1))
 	if d.err != nil {
@@ -301,16 +186,17 @@ func (d *decoder) slice(s *step, p ptr) {
 		d.elements(s, h.data, n)
 		return
 	}
-	if !d.charge(uint64(n), uint64(et.size)) {
+	if !d.chargeEach(uint64(n), uint64(et.size)) {
 		return
 	}
 	switch et.kind {
+	// Made as slices of a type with the same memory: no pointers, or one string each.
 	case kindInt64, kindUint64, kindFloat64:
 		*(*[]uint64)(p) = make([]uint64, n)
 	case kindString:
 		*(*[]string)(p) = make([]string, n)
 	default:
-		// Grow allocates into the slice; reflect.MakeSlice would allocate a slice header besides.
+		// Grow allocates into the slice that is there; reflect.MakeSlice would allocate a slice header besides.
 		v := reflect.NewAt(s.t.rt, p).Elem()
 		v.SetZero()
 		v.Grow(n)
@@ -319,10 +205,11 @@ func (d *decoder) slice(s *step, p ptr) {
 	d.elements(s, h.data, n)
 }
 
-// elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed.
+// elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed: fields that the
+// message leaves out keep what they had, as in encoding/gob.
 func (d *decoder) elements(s *step, p ptr, n int) {
 	et := s.t.elem
-	switch et.kind {
+	switch et.kind { //nolint:exhaustive // the others have no loop
 	case kindFloat64:
 		d.floats(unsafe.Slice((*float64)(p), n))
 		return
@@ -343,6 +230,7 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 		return
 	}
 	for i := range n {
+		// Each pointer from the base, as in the encoder: none may stand behind the last element.
 		if d.i >= len(d.b) {
 			d.malformed(endsInList)
 		} else if ep := unsafe.Add(p, uintptr(i)*et.size); et.kind == kindStruct {
@@ -358,69 +246,37 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 	d.depth--
 }
 
+// floats keeps the position in a register and reads the nine bytes that a float usually has without a call: decoding the large
+// value, 10,000 floats among its 154 KB, takes a quarter less time.
 func (d *decoder) floats(fs []float64) {
-	for i := range fs {
-		fs[i] = d.float()
+	b, i := d.b, d.i
+	for k := range fs {
+		if len(b)-i >= maxUint && b[i] >= 0xf8 {
+			n := -int(int8(b[i]))
+			x := binary.BigEndian.Uint64(b[i+1:i+maxUint]) >> (64 - 8*uint(n))
+			fs[k] = math.Float64frombits(bits.ReverseBytes64(x))
+			i += 1 + n
+			continue
+		}
+		d.i = i
+		fs[k] = d.float()
+		i = d.i
 	}
+	d.i = i
 }
 
+// ints does the same for the single bytes of small integers.
 func (d *decoder) ints(is []int64) {
-	for i := range is {
-		is[i] = d.int()
+	b, i := d.b, d.i
+	for k := range is {
+		if i < len(b) && b[i] <= 0x7f {
+			is[k] = fromZigzag(uint64(b[i]))
+			i++
+			continue
+		}
+		d.i = i
+		is[k] = d.int()
+		i = d.i
 	}
-}
-
-// skip passes over a value that the receiver has no place for.
-func (d *decoder) skip(s *step) {
-	switch s.kind {
-	case skipUint:
-		d.uint()
-	case skipTwoUints:
-		d.uint()
-		d.uint()
-	case skipBytes:
-		d.bytes()
-	case skipArray:
-		if n := d.uint(); n != s.length {
-			d.malformed(wrongLength)
-		} else {
-			d.skipElements(n, s)
-		}
-	case skipSlice:
-		d.skipElements(d.count(1), s)
-	case skipMap:
-		d.skipElements(d.count(2), s)
-	case skipStruct:
-		if !d.enter() {
-			return
-		}
-		for f := d.next(-1, len(s.fields)); f >= 0; f = d.next(f, len(s.fields)) {
-			d.skip(s.fields[f].step)
-		}
-		d.depth--
-	}
-}
-
-// skipElements refuses an element without a byte: encoding/gob counts 2^62 map entries of none. It counts no level that
-// decoding the same elements would not count.
-func (d *decoder) skipElements(n uint64, s *step) {
-	deep := s.elem.kind > skipBytes || s.key != nil && s.key.kind > skipBytes
-	if deep && !d.enter() {
-		return
-	}
-	for range n {
-		if d.i < len(d.b) && s.key != nil {
-			d.skip(s.key)
-		}
-		if d.i >= len(d.b) {
-			d.malformed(endsInList)
-		}
-		if d.err != nil {
-			return
-		}
-		d.skip(s.elem)
-	}
-	if deep {
-		d.depth--
-	}
+	d.i = i
 }

@@ -62,6 +62,8 @@ func parseDefinitions(b []byte) (map[int64]*wireType, error) {
 	return types, nil
 }
 
+// definition reads the body of one definition. encoding/gob would take one of several forms, whichever suits it; no encoder
+// writes that.
 func (d *decoder) definition() *wireType {
 	t := &wireType{form: wireForms}
 	for f := d.next(-1, int(wireForms)); f >= 0; f = d.next(f, int(wireForms)) {
@@ -95,8 +97,9 @@ func (d *decoder) definition() *wireType {
 	return t
 }
 
+// members is the number of fields of the form's own struct.
 func (f wireForm) members() int {
-	switch f {
+	switch f { //nolint:exhaustive // the others have common members only
 	case wireArray, wireMap:
 		return 3
 	case wireSlice, wireStruct:
@@ -116,6 +119,8 @@ func (d *decoder) common(t *wireType) {
 	}
 }
 
+// wireFields reads the fields of a struct. They are appended as they come: a definition of 20 bytes that claims 2^28 fields makes
+// encoding/gob allocate 10 MiB. Names are copied; all of them together are no longer than the definitions.
 func (d *decoder) wireFields(t *wireType) {
 	for range d.count(1) {
 		var w wireField
@@ -136,6 +141,7 @@ func (d *decoder) wireFields(t *wireType) {
 	}
 }
 
+// id reads a type id. encoding/gob keeps ids in 32 bits and cuts longer ones, which are refused here.
 func (d *decoder) id() int64 {
 	id := fromZigzag(d.uint())
 	if id < math.MinInt32 || id > math.MaxInt32 {
@@ -160,7 +166,7 @@ func (d *decoder) next(last, fields int) int {
 	return last + int(delta)
 }
 
-// wireName describes a received type for an error text.
+// wireName describes a received type for an error text. Names are the peer's: quoted and cut.
 func wireName(types map[int64]*wireType, id int64) string {
 	switch id {
 	case idBool:

@@ -13,6 +13,7 @@ var ErrEndUnknown = errors.New("gobcodec: the end of the gob is unknown")
 // A Bound names what a refused gob had too much of.
 type Bound uint8
 
+// What is bounded, and by how much.
 const (
 	BoundMessage         Bound = iota // bytes of the whole gob against Limits.Message
 	BoundDecoded                      // bytes that decoding would have allocated against Limits.Decoded
@@ -110,14 +111,34 @@ func (t *trail) at(segment string) {
 }
 
 // finish gives the error its path, which begins with the name of the root type.
-func (t *trail) finish(root string) error {
-	switch e := t.err.(type) { //nolint:errorlint // set by this package, never wrapped
-	case *BoundError:
-		e.Path = root + t.path
-	case *Error:
-		e.Path = root + t.path
+func (t *trail) finish(root string) error { return below(root+t.path, t.err) }
+
+// inside puts a segment before the path of an error from further in.
+func inside(segment string, err error) error {
+	if p := pathOf(err); p != nil {
+		t := trail{path: *p}
+		t.at(segment)
+		*p = t.path
 	}
-	return t.err
+	return err
+}
+
+// below puts the name of the root type before the path, however long that is.
+func below(root string, err error) error {
+	if p := pathOf(err); p != nil {
+		*p = root + *p
+	}
+	return err
+}
+
+func pathOf(err error) *string {
+	switch e := err.(type) { //nolint:errorlint // made by this package, never wrapped
+	case *Error:
+		return &e.Path
+	case *BoundError:
+		return &e.Path
+	}
+	return nil
 }
 
 // fieldSegment is the path's part for a field. Names that a peer sent are quoted unless they are plain, and cut.

@@ -66,7 +66,7 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 		return t, nil
 	}
 	t := &goType{kind: kindOf(rt), rt: rt, size: rt.Size()}
-	switch rt.Kind() { //nolint:exhaustive // only what is refused
+	switch rt.Kind() {
 	case reflect.Interface, reflect.Chan, reflect.Func, reflect.UnsafePointer:
 		return nil, &Error{Path: path, Reason: rt.Kind().String()}
 	}
@@ -79,7 +79,7 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 		t.kind = kindSelf
 		return t, nil
 	}
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // the others have nothing inside
 	case kindPointer:
 		err = w.pointer(t, path)
 	case kindSlice, kindArray:
@@ -99,6 +99,7 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 // reaches notes an allocation that one element of a message can cause.
 func (w *walker) reaches(size uintptr) { w.largest = max(w.largest, size) }
 
+// pointer refuses type T *T, which encoding/gob cannot hold either: following it never comes to a value.
 func (w *walker) pointer(t *goType, path string) (err error) {
 	slow := t.rt // half as fast as fast: they meet on a cycle of pointers, which would never end in a value
 	fast := t.rt
@@ -115,6 +116,7 @@ func (w *walker) pointer(t *goType, path string) (err error) {
 	return err
 }
 
+// mapType prepares the figures that the decoder charges for a map.
 func (w *walker) mapType(t *goType, path string) (err error) {
 	if t.key, err = w.walk(t.rt.Key(), path+"[key]"); err != nil {
 		return err
@@ -122,16 +124,37 @@ func (w *walker) mapType(t *goType, path string) (err error) {
 	if t.elem, err = w.walk(t.rt.Elem(), path+"[]"); err != nil {
 		return err
 	}
+	if holdsInterface(t.key.rt) { // as a type that encodes itself may: its content may have no hash, and inserting it panics
+		return &Error{Path: path + "[key]", Reason: "interface"}
+	}
 	t.shape = shapeOf(t.key.kind, t.elem.kind)
 	t.entry, t.far = slotSize(t.key.size, t.elem.size)
 	w.reaches(uintptr(t.mapCost(1)))
 	return nil
 }
 
+// holdsInterface looks at all of the memory of a map key, what is not exported too.
+func holdsInterface(rt reflect.Type) bool {
+	switch rt.Kind() {
+	case reflect.Interface:
+		return true
+	case reflect.Array:
+		return holdsInterface(rt.Elem())
+	case reflect.Struct:
+		for f := range rt.Fields() {
+			if holdsInterface(f.Type) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// structType gathers the fields that are sent, which are those of encoding/gob, and the names under which fields can be
+// received, which are more: promoted ones, also of embedded structs that are not exported and so not sent.
 func (w *walker) structType(t *goType, path string) error {
 	w.reaches(t.size)
-	for i := range t.rt.NumField() {
-		f := t.rt.Field(i)
+	for f := range t.rt.Fields() {
 		if !exported(f.Name) {
 			continue
 		}
@@ -141,7 +164,12 @@ func (w *walker) structType(t *goType, path string) error {
 			return err
 		}
 		t.fields = append(t.fields, field{f.Offset, len(t.fields), ft.kind, ft, f.Name})
-		if base := ft.base(); ft != base && base.losesZero() {
+		// By w.seen: in a recursive type ft itself may not be finished.
+		base := f.Type
+		for base.Kind() == reflect.Pointer {
+			base = base.Elem()
+		}
+		if f.Type != base && w.seen[base].losesZero() {
 			w.warnings = append(w.warnings, fpath+": pointer to a zero value arrives as nil")
 		}
 	}
@@ -187,18 +215,18 @@ func (w *walker) target(rt reflect.Type, f reflect.StructField) (to target, ok b
 }
 
 // try walks a type that is not sent but can be received: a field promoted from an unexported embedded struct. It is nil if
-// gob cannot hold it, which is no reason to refuse the whole.
+// gob cannot hold it, which is no reason to refuse the whole. It walks apart: of a type that failed half way nothing may stay
+// in seen, and warnings are for what is sent.
 func (w *walker) try(rt reflect.Type) *goType {
 	if t := w.seen[rt]; t != nil {
 		return t
 	}
-	before, largest, warnings := maps.Clone(w.seen), w.largest, w.warnings
-	t, err := w.walk(rt, "")
-	if err != nil { // a finished type may refer to one that failed: forget all of them
-		w.seen, w.largest = before, largest
-		t = nil
+	apart := walker{seen: maps.Clone(w.seen)}
+	t, err := apart.walk(rt, "")
+	if err != nil {
+		return nil
 	}
-	w.warnings = warnings
+	w.reaches(apart.largest)
 	return t
 }
 
@@ -210,7 +238,7 @@ func (t *goType) base() *goType {
 	return t
 }
 
-// losesZero reports whether a field of the type is left out of a struct when it is zero.
+// losesZero reports whether a field of the type is left out of a struct when it is zero. A pointer to such a zero arrives as nil.
 func (t *goType) losesZero() bool { return t.kind.scalar() || t.kind == kindSlice || t.kind == kindMap }
 
 // exported is encoding/gob's rule.
@@ -227,6 +255,7 @@ const (
 	farFrom   = 128
 )
 
+// slotSize is the memory of an entry in its slot and behind pointers.
 func slotSize(key, elem uintptr) (slot, far uintptr) {
 	const pointer = bits.UintSize / 8
 	slot = 1
@@ -240,7 +269,8 @@ func slotSize(key, elem uintptr) (slot, far uintptr) {
 	return slot, far
 }
 
-// mapCost is what a map with room for n entries allocates. Maps of many tables are made full to the brim, so that some tables are
+// mapCost is what a map with room for n entries allocates. One with a single entry already has a group of eight slots, which is
+// most of what a flood of small maps takes. Maps of many tables are made full to the brim, so that some of the tables are
 // split at once: half as much again.
 func (t *goType) mapCost(n uint64) uint64 {
 	cost := uint64(mapHeader)

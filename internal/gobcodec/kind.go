@@ -46,8 +46,10 @@ const (
 // scalar reports whether values of the kind are read and written without recursion and without a look at their type.
 func (k kind) scalar() bool { return k >= kindBool && k <= kindBytes }
 
+// kindOf goes by the kind of the type alone: named types are sent as what they are made of. A slice of bytes is one even if the
+// bytes have a name and methods.
 func kindOf(t reflect.Type) kind {
-	switch t.Kind() { //nolint:exhaustive // the rest cannot be sent
+	switch t.Kind() {
 	case reflect.Bool:
 		return kindBool
 	case reflect.Int8:

@@ -5,9 +5,12 @@ import (
 	"unsafe"
 )
 
-// A mapShape selects a loop compiled for the memory of the keys and elements; reflection takes three times as long. The map is
-// handled as one of another type with the same layout and hash: unsigned for signed integers and floats, string for named ones.
-// Keys that are floats or small integers hash otherwise or are rare, and go by reflection.
+// A mapShape selects a loop compiled for the memory of the keys and elements; reflection takes two to three times as long. The
+// map is handled as one of another type with the same layout and hash: unsigned for signed integers and floats, string for
+// named strings. The runtime takes sizes and hash from the type at the access, not from the map, so equal ones do.
+//
+// Keys that are floats hash otherwise (0 and -0 are one key, each NaN one of its own), and small integers are rare: both go by
+// reflection, as do all elements with something inside.
 type mapShape uint8
 
 const (
@@ -22,7 +25,7 @@ const (
 
 func shapeOf(key, elem kind) mapShape {
 	var e mapShape
-	switch elem { //nolint:exhaustive // the rest have no loop
+	switch elem {
 	case kindBool, kindInt8, kindUint8:
 		e = 1
 	case kindInt64, kindUint64, kindFloat64:
@@ -47,6 +50,7 @@ type mapTemps struct {
 	iter      reflect.MapIter
 }
 
+// takeTemps returns temps that are zero. A map within a map of the same type takes other ones.
 func (t *goType) takeTemps() *mapTemps {
 	if m, ok := t.temps.Get().(*mapTemps); ok {
 		return m
@@ -100,6 +104,7 @@ func (e *encoder) mapping(b []byte, t *goType, p ptr) []byte {
 	return b
 }
 
+// appendMap appends a map as one of another type with the same layout.
 func appendMap[K comparable, E any](b []byte, t *goType, p ptr) []byte {
 	m := *(*map[K]E)(p)
 	b = appendUint(b, uint64(len(m)))
@@ -110,11 +115,13 @@ func appendMap[K comparable, E any](b []byte, t *goType, p ptr) []byte {
 	return b
 }
 
-// mapping reads a map. Like encoding/gob it adds to one that is there.
+// mapping reads a map. Like encoding/gob it adds to one that is there. The number of entries is known to be no more than half the
+// bytes left and charged before it becomes the size of a map: encoding/gob makes the map that the message asks for, which
+// 69 bytes can have take all memory (golang/go#79539).
 func (d *decoder) mapping(s *step, p ptr) {
 	n := d.count(2)
 	t := s.t
-	if !d.charge(1, t.mapCost(n)) {
+	if d.err != nil || !d.charge(t.mapCost(n)) {
 		return
 	}
 	switch t.shape {
@@ -163,6 +170,7 @@ func (d *decoder) mapping(s *step, p ptr) {
 	d.depth--
 }
 
+// decodeMap reads a map as one of another type with the same layout. An entry is not inserted before it is known to be whole.
 func decodeMap[K comparable, E any](d *decoder, t *goType, p ptr, n uint64) {
 	m := *(*map[K]E)(p)
 	if m == nil {

@@ -1,6 +1,9 @@
 package gobcodec
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A plan is the decoder for one pair of received definitions and local type. It is not changed once it is made.
 type plan struct {
@@ -29,12 +32,13 @@ type stepField struct {
 	name   string
 }
 
-// Sizes of what a plan keeps, for its cost.
+// Sizes of what a plan keeps, for its cost. They need not be exact: the table is bounded in plans as well.
 const (
 	stepCost  = 96 + 64 // with its share of the compiler's tables, which live as long as it compiles
 	fieldCost = 48
 )
 
+// A pair of the memo: one received type may be met with several own ones, and the reverse.
 type pair struct {
 	id int64
 	t  *goType
@@ -49,6 +53,9 @@ type compiler struct {
 	size  int // steps and fields made
 }
 
+// compile makes the plan for definitions that split has passed. Whatever is wrong in what the value can reach is an error here,
+// whether this value has it or not, as in encoding/gob; definitions out of its reach only have to be well-formed. A plan that
+// failed is nowhere kept.
 func (pr *program) compile(definitions string, id int64) (*plan, error) {
 	types, err := parseDefinitions([]byte(definitions))
 	if err != nil {
@@ -57,23 +64,16 @@ func (pr *program) compile(definitions string, id int64) (*plan, error) {
 	c := compiler{types: types, pairs: make(map[pair]*step)}
 	root, err := c.step(id, pr.root)
 	if err != nil {
-		tr := trail{err: err}
-		switch e := err.(type) { //nolint:errorlint // made by this package, never wrapped
-		case *Error:
-			tr.path = e.Path
-		case *BoundError:
-			tr.path = e.Path
-		}
-		return nil, tr.finish(pr.name)
+		return nil, err
 	}
-	if err := pr.someField(root, types[id]); err != nil {
+	if err := someField(root, types[id]); err != nil {
 		return nil, err
 	}
 	return &plan{definitions: definitions, id: id, root: root, cost: len(definitions) + c.size*(stepCost+fieldCost)/2}, nil
 }
 
 // someField refuses, as encoding/gob does for the outermost struct alone, a struct that has no field in common with ours.
-func (pr *program) someField(root *step, t *wireType) error {
+func someField(root *step, t *wireType) error {
 	for root.kind == kindPointer {
 		root = root.elem
 	}
@@ -85,9 +85,10 @@ func (pr *program) someField(root *step, t *wireType) error {
 			return nil
 		}
 	}
-	return &Error{Path: pr.name, Reason: "no field of the received struct has the name of one here"}
+	return &Error{Reason: "no field of the received struct has the name of one here"}
 }
 
+// grow counts steps and fields before they are made.
 func (c *compiler) grow(n int) error {
 	if c.size += n; c.size > maxPlan {
 		return &BoundError{Bound: BoundPlan, Figure: uint64(c.size), Limit: maxPlan}
@@ -95,23 +96,8 @@ func (c *compiler) grow(n int) error {
 	return nil
 }
 
-// inside puts a segment before the path of an error from further in.
-func inside(segment string, err error) error {
-	tr := trail{}
-	switch e := err.(type) { //nolint:errorlint // made by this package, never wrapped
-	case *Error:
-		tr.path = e.Path
-		tr.at(segment)
-		e.Path = tr.path
-	case *BoundError:
-		tr.path = e.Path
-		tr.at(segment)
-		e.Path = tr.path
-	}
-	return err
-}
-
-// step pairs wire type id with t; t nil: to be skipped.
+// step pairs wire type id with t; t nil: to be skipped. The step is entered in the memo before its insides are looked at, so that
+// recursive types end.
 func (c *compiler) step(id int64, t *goType) (*step, error) {
 	if s := c.pairs[pair{id, t}]; s != nil {
 		return s, nil
@@ -139,7 +125,7 @@ func (c *compiler) match(s *step, id int64) (err error) {
 	if !fits(t, id, w) {
 		return &Error{Reason: fmt.Sprintf("received %s for %v", wireName(c.types, id), t.rt)}
 	}
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // the others have nothing inside
 	case kindSlice, kindArray:
 		if s.elem, err = c.step(w.elem, t.elem); err != nil {
 			return inside("[]", err)
@@ -152,7 +138,7 @@ func (c *compiler) match(s *step, id int64) (err error) {
 			return inside("[]", err)
 		}
 	case kindStruct:
-		if err := c.grow(len(w.fields)); err != nil {
+		if err = c.grow(len(w.fields)); err != nil {
 			return err
 		}
 		s.fields = make([]stepField, len(w.fields))
@@ -167,7 +153,7 @@ func (c *compiler) match(s *step, id int64) (err error) {
 
 // fits is encoding/gob's rule of what may be decoded into what, one level deep. Any width of a number fits any other.
 func fits(t *goType, id int64, w *wireType) bool {
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // composite ones are below
 	case kindBool:
 		return id == idBool
 	case kindInt8, kindInt16, kindInt32, kindInt64:
@@ -186,7 +172,7 @@ func fits(t *goType, id int64, w *wireType) bool {
 	if w == nil {
 		return false
 	}
-	switch t.kind {
+	switch t.kind { //nolint:exhaustive // fits is asked for no other
 	case kindSlice:
 		return w.form == wireSlice
 	case kindArray:
@@ -212,12 +198,12 @@ func (c *compiler) field(f wireField, t *goType) (sf stepField, err error) {
 		return sf, err
 	}
 	sf.kind, sf.offset = sf.step.kind, to.offset
-	for i := len(to.through) - 1; i >= 0; i-- {
+	for _, e := range slices.Backward(to.through) {
 		if err := c.grow(1); err != nil {
 			return sf, err
 		}
-		sf.step = &step{kind: kindPromoted, t: to.through[i].t.elem, offset: sf.offset, elem: sf.step}
-		sf.kind, sf.offset = kindPromoted, to.through[i].offset
+		sf.step = &step{kind: kindPromoted, t: e.t.elem, offset: sf.offset, elem: sf.step}
+		sf.kind, sf.offset = kindPromoted, e.offset
 	}
 	return sf, nil
 }
@@ -253,14 +239,14 @@ func (c *compiler) skip(s *step, id int64) (err error) {
 		}
 	case wireStruct:
 		s.kind = skipStruct
-		if err := c.grow(len(w.fields)); err != nil {
+		if err = c.grow(len(w.fields)); err != nil {
 			return err
 		}
 		s.fields = make([]stepField, len(w.fields))
 		for i, f := range w.fields {
-			e, err := c.step(f.id, nil)
-			if err != nil {
-				return err
+			e, failed := c.step(f.id, nil)
+			if failed != nil {
+				return failed
 			}
 			s.fields[i] = stepField{kind: e.kind, step: e, name: f.name}
 		}

@@ -31,7 +31,7 @@ func (f *filler) value(v reflect.Value, element bool) {
 	if f.self(v) {
 		return
 	}
-	switch v.Kind() { //nolint:exhaustive // the rest cannot be sent
+	switch v.Kind() {
 	case reflect.Bool:
 		v.SetBool(f.IntN(2) == 0)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
@@ -66,9 +66,10 @@ func (f *filler) value(v reflect.Value, element bool) {
 			f.value(v.Elem(), element)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if v.Field(i).CanSet() && f.IntN(8) != 0 {
-				f.value(v.Field(i), false)
+		for _, e := range v.Fields() {
+			always := e.Kind() == reflect.Array || e.Kind() == reflect.Struct // they are sent always, with what is in them
+			if e.CanSet() && (always || f.IntN(8) != 0) {
+				f.value(e, false)
 			}
 		}
 	}

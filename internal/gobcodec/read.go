@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"math"
+	"slices"
 )
 
 // firstRead is how much memory a message gets before its first bytes have arrived.
@@ -14,16 +15,18 @@ const firstRead = 4 << 10
 // that is only announced.
 //
 // Errors of r come back as they are: io.EOF if there was no byte at all, io.ErrUnexpectedEOF after the first. A refusal is an
-// *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a gob with too
-// many definitions the rest is read and dropped. With an error dst comes back as it was.
+// *Error or a *BoundError; unless it matches ErrEndUnknown, the gob has been read to its end and the stream can go on. Of a
+// gob with too many definitions the rest is read and dropped, within the limit of the whole. With an error dst comes back as
+// it was. The limits of time are the caller's: r blocks as its connection does.
 func ReadMessage(r *bufio.Reader, dst []byte, lim Limits) ([]byte, error) {
-	return ReadMessageCharged(r, dst, lim, nil)
+	return ReadMessageInto(r, dst, lim, grow)
 }
 
-// ReadMessageCharged is ReadMessage with a say in the memory it takes: charge, if not nil, is called with the length
-// that dst is about to have, before it grows. When charge fails, the rest of the gob is read and dropped, and its error comes back.
-func ReadMessageCharged(r *bufio.Reader, dst []byte, lim Limits, charge func(length int) error) ([]byte, error) {
-	m := messageReader{r: r, dst: dst, limit: lim.message(), charge: charge}
+// ReadMessageInto is ReadMessage with a say in the memory it takes: room is called before n more bytes are
+// read behind dst, and returns dst with room for them, or an error. It may move the bytes. After an error the rest of the gob
+// is read and dropped, room is not called again, and its error comes back.
+func ReadMessageInto(r *bufio.Reader, dst []byte, lim Limits, room func(dst []byte, n int) ([]byte, error)) ([]byte, error) {
+	m := messageReader{r: r, dst: dst, limit: lim.message(), room: room}
 	for {
 		id, err := m.next()
 		if err != nil {
@@ -42,13 +45,14 @@ func ReadMessageCharged(r *bufio.Reader, dst []byte, lim Limits, charge func(len
 	}
 }
 
+// A messageReader is the state of one ReadMessage.
 type messageReader struct {
 	r       *bufio.Reader
 	dst     []byte
 	limit   uint64
 	read    uint64 // bytes taken from r
 	defs    int
-	charge  func(length int) error
+	room    func(dst []byte, n int) ([]byte, error)
 	refused error // with the end still to be found
 }
 
@@ -113,20 +117,20 @@ func (m *messageReader) definition(end uint64) {
 func (m *messageReader) body(head []byte, size int) error {
 	for first := true; size > 0; first = false {
 		n := min(size, max(firstRead, len(m.dst), cap(m.dst)-len(m.dst)))
-		if m.refused == nil && m.charge != nil {
-			m.refused = m.charge(len(m.dst) + len(head) + n)
+		if m.refused == nil {
+			need := n
+			if first {
+				need += len(head)
+			}
+			m.makeRoom(need)
 		}
 		if m.refused != nil {
-			m.dst = nil // what is dropped may take long to come
-			got, err := m.r.Discard(size)
-			m.read += uint64(got)
+			dropped, err := m.r.Discard(size)
+			m.read += uint64(dropped)
 			return err
 		}
 		if first {
 			m.dst = append(m.dst, head...)
-		}
-		if cap(m.dst)-len(m.dst) < n { // slices.Grow would take up to a quarter more than was charged
-			m.dst = append(make([]byte, 0, len(m.dst)+n), m.dst...)
 		}
 		got, err := io.ReadFull(m.r, m.dst[len(m.dst):len(m.dst)+n])
 		m.dst = m.dst[:len(m.dst)+got]
@@ -138,6 +142,17 @@ func (m *messageReader) body(head []byte, size int) error {
 	}
 	return nil
 }
+
+func (m *messageReader) makeRoom(n int) {
+	if dst, err := m.room(m.dst, n); err != nil {
+		m.dst, m.refused = nil, err // what is dropped may take long to come
+	} else {
+		m.dst = dst
+	}
+}
+
+// grow is room without a say.
+func grow(dst []byte, n int) ([]byte, error) { return slices.Grow(dst, n), nil }
 
 func saturate(a, b uint64) uint64 {
 	if a > math.MaxUint64-b {

@@ -18,6 +18,8 @@ const (
 	selfBinary
 )
 
+const oneWay = "has methods to encode itself but not the ones to decode itself, or the reverse"
+
 var (
 	gobEncoder        = reflect.TypeFor[gob.GobEncoder]()
 	gobDecoder        = reflect.TypeFor[gob.GobDecoder]()
@@ -34,7 +36,7 @@ func selfEncodingOf(rt reflect.Type, path string) (self selfEncoding, byValue bo
 	p := reflect.PointerTo(rt)
 	enc := chosen(p, gobEncoder, binaryMarshaler)
 	if dec := chosen(p, gobDecoder, binaryUnmarshaler); dec != enc {
-		return selfNone, false, &Error{Path: path, Reason: "has methods to encode itself but not the ones to decode itself, or the reverse"}
+		return selfNone, false, &Error{Path: path, Reason: oneWay}
 	}
 	switch enc {
 	case selfGob:

@@ -23,6 +23,7 @@ const (
 // maxUint is the size of the longest unsigned integer: one byte for the length, eight of value.
 const maxUint = 9
 
+// appendUint appends x: itself up to 127, else the number of its bytes, negated, and the bytes.
 func appendUint(b []byte, x uint64) []byte {
 	if x <= 0x7f {
 		return append(b, byte(x))
@@ -30,10 +31,16 @@ func appendUint(b []byte, x uint64) []byte {
 	return appendLongUint(b, x)
 }
 
-// appendLongUint writes nine bytes at once and keeps those that count: a loop over the bytes took twice the time.
+// appendLongUint writes nine bytes at once and keeps those that count: a loop over the bytes took twice the time. It
+// is kept out of line so that appendUint can be inlined.
+//
+//go:noinline
 func appendLongUint(b []byte, x uint64) []byte {
 	n := len(b)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	if cap(b)-n < maxUint {
+		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	}
+	b = b[:n+maxUint]
 	spare := bits.LeadingZeros64(x) >> 3
 	b[n] = byte(spare - 8)
 	binary.BigEndian.PutUint64(b[n+1:], x<<(8*uint(spare)))
@@ -49,6 +56,27 @@ func appendInt(b []byte, i int64) []byte { return appendUint(b, zigzag(i)) }
 // appendFloat reverses the bytes, so that the exponent comes first and round numbers are short.
 func appendFloat(b []byte, f float64) []byte {
 	return appendUint(b, bits.ReverseBytes64(math.Float64bits(f)))
+}
+
+// appendFloats is appendFloat in a loop without its calls, for the slices that are long.
+func appendFloats(b []byte, fs []float64) []byte {
+	for _, f := range fs {
+		x := bits.ReverseBytes64(math.Float64bits(f))
+		if x <= 0x7f {
+			b = append(b, byte(x))
+			continue
+		}
+		n := len(b)
+		if cap(b)-n < maxUint {
+			b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+		}
+		b = b[:n+maxUint]
+		spare := bits.LeadingZeros64(x) >> 3
+		b[n] = byte(spare - 8)
+		binary.BigEndian.PutUint64(b[n+1:], x<<(8*uint(spare)))
+		b = b[:n+maxUint-spare]
+	}
+	return b
 }
 
 // parseUint reads the unsigned integer at b[i:]; next is -1 if it is malformed or cut off. Leading zero bytes are legal, as

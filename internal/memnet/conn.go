@@ -18,8 +18,8 @@ const DefaultBuffer = 64 << 10
 // A Conn is one end of a connection. Its methods may be called from any
 // goroutine. Of concurrent Writes each goes out whole, as on a TCP connection.
 //
-// Errors other than [io.EOF] are a [*net.OpError]. On a connection closed by
-// this end every method fails with [net.ErrClosed].
+// Errors other than [io.EOF] are a [*net.OpError]; after Close or Reset of this
+// end they hold [net.ErrClosed].
 type Conn struct {
 	*link
 	peer          *Conn
@@ -27,10 +27,10 @@ type Conn struct {
 	in, out       *stream // in is the peer's out
 
 	// Guarded by link.mu.
-	closed  bool  // by this end
-	broken  bool  // an RST came: nothing more arrives or gets out
-	reset   bool  // an RST came that no Read or Write has reported yet; a socket does so once
-	writing bool  // a Write owns out, so that others do not cut into it
+	closed  bool // by this end
+	broken  bool // an RST came: nothing more arrives or gets out
+	reset   bool // an RST came that no Read or Write has reported yet; a socket does so once
+	writing bool // a Write owns out, so that others do not cut into it
 	rdl     deadline
 	wdl     deadline
 }
@@ -90,7 +90,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		case c.reset:
 			c.reset = false
 			return 0, c.opError("read", os.NewSyscallError("read", syscall.ECONNRESET))
-		case c.in.eof, c.broken:
+		case c.in.eof:
 			return 0, io.EOF
 		}
 		c.changed.Wait()
@@ -158,8 +158,7 @@ func (c *Conn) send(p []byte) int {
 	switch {
 	case len(p) == 0:
 	case c.peer.closed:
-		c.broken = true
-		c.changed.Broadcast()
+		c.broken = true // nobody waits: the reader has its EOF, the buffer is empty
 	default:
 		c.out.buf.Write(p)
 		c.changed.Broadcast()
@@ -207,10 +206,10 @@ func (c *Conn) close() {
 	c.changed.Broadcast()
 }
 
-// receiveReset takes an RST. An end that has seen the FIN before is told of EOF
-// and EPIPE only.
+// receiveReset takes the RST of a peer about to close. An end that has seen its
+// FIN before is told of EOF and EPIPE only.
 func (c *Conn) receiveReset() {
-	c.reset = c.reset || !c.broken && !c.in.eof
+	c.reset = !c.in.eof
 	c.broken = true
 }
 

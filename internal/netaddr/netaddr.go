@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -25,13 +26,17 @@ func Split(addr string) (network, address string) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		return "unix", path
 	}
-	if addr == "" {
-		return "tcp", Default
+	if _, err := netip.ParseAddr(addr); err == nil { // with its colons, an IPv6 address is taken for a host and a port
+		return "tcp", net.JoinHostPort(addr, defaultPort)
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil && strings.Contains(err.Error(), "missing port") {
-		addr = net.JoinHostPort(strings.Trim(addr, "[]"), defaultPort)
-	} else if err != nil && net.ParseIP(addr) != nil {
-		addr = net.JoinHostPort(addr, defaultPort) // a bare IPv6 address
+	host, port, err := net.SplitHostPort(addr)
+	switch {
+	case addr == "":
+		return "tcp", Default
+	case err == nil && port == "":
+		return "tcp", net.JoinHostPort(host, defaultPort)
+	case err != nil && strings.Contains(err.Error(), "missing port"):
+		return "tcp", net.JoinHostPort(strings.Trim(addr, "[]"), defaultPort)
 	}
 	return "tcp", addr
 }
@@ -40,6 +45,9 @@ func Split(addr string) (network, address string) {
 // as a killed process leaves it, is removed first.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	network, address := Split(addr)
+	if network == "unix" && address == "" {
+		return nil, errors.New("listen unix: the path is empty") // the kernel would make up a name
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, network, address)
 	if network == "unix" && errors.Is(err, syscall.EADDRINUSE) && deserted(ctx, address) {
@@ -50,8 +58,12 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, err
 }
 
-// deserted reports whether the socket at path refuses connections.
+// deserted reports whether there is a socket at path that refuses connections.
+// Any other file refuses them just so, and is not to be removed.
 func deserted(ctx context.Context, path string) bool {
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
 	d := net.Dialer{Timeout: time.Second}
 	c, err := d.DialContext(ctx, "unix", path)
 	if err == nil {
