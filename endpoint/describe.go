@@ -17,7 +17,7 @@ func goText[T any]() string {
 	if name := w.name(reflect.TypeFor[T]()); len(w.named) == 0 || w.names[w.named[0]] != name {
 		w.b.WriteString(name + "\n")
 	}
-	for i := 0; i < len(w.named); i++ { // literal finds more
+	for i := 0; i < len(w.named); i++ { //nolint:intrange // literal finds more
 		t := w.named[i]
 		w.b.WriteString("type " + w.names[t] + " " + w.literal(t) + "\n")
 	}
@@ -47,7 +47,7 @@ func (w *typeText) name(t reflect.Type) string {
 	if sendsItself(t) {
 		return t.String()
 	}
-	switch t.Kind() { //nolint:exhaustive // the others are basic
+	switch t.Kind() {
 	case reflect.Struct, reflect.Slice, reflect.Array, reflect.Map, reflect.Pointer:
 	default:
 		return t.Kind().String() // the name of a basic type does not travel
@@ -154,7 +154,7 @@ func (f *filler) fill(v reflect.Value) {
 	}
 	f.within[t] = true
 	defer delete(f.within, t)
-	switch t.Kind() { //nolint:exhaustive // the others stay zero
+	switch t.Kind() {
 	case reflect.String:
 		v.SetString("text")
 	case reflect.Slice:

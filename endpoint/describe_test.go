@@ -3,6 +3,7 @@ package endpoint_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -36,11 +37,11 @@ type (
 		base2
 		*base
 		Base
-		count
+		count //nolint:unused // nor this
 		Count
 		hidden
 		Plain   string `json:"plain,omitempty" note:"x"`
-		private int
+		private int    //nolint:unused // it is not to be shown
 	}
 	Base      struct{ Kind string }
 	base2     struct{ Two int }
@@ -75,7 +76,7 @@ func (l *level) UnmarshalText(p []byte) error {
 func (explosive) MarshalJSON() ([]byte, error) { panic("a secret") }
 func (p *onlyYes) UnmarshalJSON(b []byte) error {
 	if string(b) != `"yes"` {
-		return fmt.Errorf("not yes")
+		return errors.New("not yes")
 	}
 	*p = "yes"
 	return nil
@@ -119,11 +120,15 @@ func TestDescribe(t *testing.T) {
 			A int `json:"a"`
 			B struct{ C *bool }
 		}](t), "struct {\n\tA int `json:\"a\"`\n\tB struct {\n\t\tC *bool\n\t}\n}", `{"a":0,"B":{"C":false}}`},
-		{described[page[color]](t), "type page[color] struct {\n\tItems []color\n\tNext *page[color]\n}\ntype color struct {\n\tR uint8\n\tG uint8\n\tB uint8\n}",
-			`{"Items":[{"R":0,"G":0,"B":0}],"Next":null}`},
-		{described[page[map[string]types.SumRequest]](t),
+		{
+			described[page[color]](t), "type page[color] struct {\n\tItems []color\n\tNext *page[color]\n}\ntype color struct {\n\tR uint8\n\tG uint8\n\tB uint8\n}",
+			`{"Items":[{"R":0,"G":0,"B":0}],"Next":null}`,
+		},
+		{
+			described[page[map[string]types.SumRequest]](t),
 			"type page[map[string]SumRequest] struct {\n\tItems []map[string]SumRequest\n\tNext *page[map[string]SumRequest]\n}\ntype SumRequest struct {\n\tNumbers []float64\n}",
-			`{"Items":[{"text":{"Numbers":[0]}}],"Next":null}`},
+			`{"Items":[{"text":{"Numbers":[0]}}],"Next":null}`,
+		},
 		{described[self](t), "type self struct {\n\tN *self\n}", `{"N":null}`},
 		{described[ring](t), "type ring struct {\n\tTo map[string][]ring\n}", `{"To":{"text":null}}`},
 		{described[a](t), "type a struct {\n\tB []b\n}\ntype b struct {\n\tA *a\n}", `{"B":[{"A":null}]}`},
@@ -140,9 +145,11 @@ func TestDescribe(t *testing.T) {
 		{described[big1](t), "type big1 struct {\n\tA [16777216]uint8\n}", ""},
 		{described[panicky](t), "type panicky struct {\n\tWhen string\n}", ""},
 		{described[picky](t), "type picky struct {\n\tP string\n}", ""},
-		{described[types.ComplexData](t),
+		{
+			described[types.ComplexData](t),
 			"type ComplexData struct {\n\tN int\n\tS string\n\tM map[string]int\n\tP []byte\n\tC *ComplexData\n}",
-			`{"N":0,"S":"text","M":{"text":0},"P":"AA==","C":null}`},
+			`{"N":0,"S":"text","M":{"text":0},"P":"AA==","C":null}`,
+		},
 	} {
 		assert.Equal(t, test.text, test.info.Request)
 		assert.Equal(t, test.example, test.info.Example, "%s", test.text)
