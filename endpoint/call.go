@@ -51,7 +51,7 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 		return refusal(FailedPrecondition, "%d bytes that belong to no call are unread", n)
 	}
 	defer c.bound(ctx)()
-	if err := c.Flush(); err != nil {
+	if err = c.Flush(); err != nil {
 		c.dead = true
 		return c.broken(ctx, err, 0)
 	}
@@ -202,12 +202,14 @@ func (e *Endpoint) call(ctx context.Context, name string, x outgoing) *Error {
 		c.cancel(ErrClosed)
 		return notSent(&Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: ErrClosed.Error(), cause: ErrClosed})
 	}
-	stop := context.AfterFunc(ctx, func() { c.cancel(context.Cause(ctx)) })
-	defer stop()
 	go c.run(request)
 	select {
 	case <-c.done:
 	case <-ctx.Done():
+		// The handler's context ends by itself at a deadline, and says why then.
+		if _, timed := ctx.Deadline(); !timed || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			c.cancel(context.Cause(ctx))
+		}
 		return &Error{Code: CodeOf(ctx.Err()), Message: ctx.Err().Error(), cause: ctx.Err()}
 	}
 	if c.answer != nil {

@@ -1,11 +1,10 @@
 package endpoint
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"io"
-	"strings"
+	"reflect"
+	"slices"
 	"sync"
 
 	"gobnode/internal/gobcodec"
@@ -31,8 +30,9 @@ type Command[Req, Reply any] string
 // Handle panics, with the path of the field, if gob cannot carry a type.
 func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (Reply, error)) {
 	req, err := gobcodec.For[Req]()
+	reply, replyErr := gobcodec.For[Reply]()
 	if err == nil {
-		_, err = gobcodec.For[Reply]()
+		err = replyErr
 	}
 	if err != nil {
 		panic("endpoint: command " + quoteName(c) + ": " + err.Error()) //nolint:forbidigo // a defect of the program, found when it starts
@@ -40,9 +40,11 @@ func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (R
 	if f == nil {
 		panic("endpoint: nil function for command " + quoteName(c)) //nolint:forbidigo // a defect of the program, found when it starts
 	}
-	reply, _ := gobcodec.For[Reply]()
-	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{req: req, reply: reply, f: f}})
-	for _, w := range append(req.Warnings(), reply.Warnings()...) {
+	largest := jsonLargest(reflect.TypeFor[Req](), nil)
+	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{req: req, reply: reply, f: f, largest: largest}})
+	warnings := slices.Concat(req.Warnings(), reply.Warnings())
+	slices.Sort(warnings)
+	for _, w := range slices.Compact(warnings) { // request and reply may be one type
 		e.logger().Warn("gob loses a difference", "command", quoteName(c), "field", w)
 	}
 }
@@ -76,6 +78,7 @@ type Caller interface {
 // unary is a unaryCommand without its types.
 type unary interface {
 	newCall() incoming
+	largestJSON() int64 // the most that one element of a request as JSON can take, see jsonCost
 	describe() (request, reply, example string)
 }
 
@@ -83,8 +86,7 @@ type unary interface {
 type incoming interface {
 	noRequest() bool // the request is an empty struct
 	decodeRequest(src []byte, limits gobcodec.Limits) (int, error)
-	decodeRequestJSON(src []byte, limit int) error
-	requestJSONCost(src []byte) int64
+	decodeRequestJSON(src []byte) error
 	run(ctx context.Context) error
 	appendReply(dst []byte) ([]byte, error)
 	appendReplyJSON(dst []byte) ([]byte, error)
@@ -102,6 +104,7 @@ type unaryCommand[Req, Reply any] struct {
 	reply *gobcodec.Codec[Reply]
 	f     func(context.Context, Req) (Reply, error)
 
+	largest      int64
 	described    sync.Once
 	descriptions [3]string
 }
@@ -109,6 +112,8 @@ type unaryCommand[Req, Reply any] struct {
 func (u *unaryCommand[Req, Reply]) newCall() incoming {
 	return &unaryCall[Req, Reply]{req: u.req, rep: u.reply, f: u.f}
 }
+
+func (u *unaryCommand[Req, Reply]) largestJSON() int64 { return u.largest }
 
 func (u *unaryCommand[Req, Reply]) describe() (request, reply, example string) {
 	u.described.Do(func() {
@@ -152,33 +157,8 @@ func (c *unaryCall[Req, Reply]) decodeReply(src []byte, limits gobcodec.Limits) 
 	return c.rep.Decode(src, &c.reply, limits)
 }
 
-// requestJSONCost is the most that decoding src can allocate: every separator
-// and bracket may stand for one more of the largest element that the type
-// reaches, and the bytes are kept once. 8 KB of brackets can cost 600 MB.
-func (c *unaryCall[Req, Reply]) requestJSONCost(src []byte) int64 {
-	n := 1
-	for _, b := range src {
-		if strings.IndexByte(",:[{", b) >= 0 {
-			n++
-		}
-	}
-	return int64(n)*int64(c.req.Largest()) + int64(len(src))
-}
-
-// decodeRequestJSON decodes exactly one value.
-func (c *unaryCall[Req, Reply]) decodeRequestJSON(src []byte, limit int) error {
-	if cost := c.requestJSONCost(src); limit >= 0 && cost > int64(limit) {
-		return errors.Errorf("JSON that may take %d bytes decoded, more than %d", cost, limit)
-	}
-	d := json.NewDecoder(bytes.NewReader(src))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c.request); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("data behind the JSON value")
-	}
-	return nil
+func (c *unaryCall[Req, Reply]) decodeRequestJSON(src []byte) error {
+	return decodeJSON(src, &c.request)
 }
 
 func (c *unaryCall[Req, Reply]) appendReplyJSON(dst []byte) ([]byte, error) {

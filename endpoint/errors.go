@@ -15,8 +15,8 @@ import (
 var ErrClosed = errors.New("endpoint closed")
 
 // ErrAbort ends the connection without a log line, as the value of a panic or
-// as the error of a [Handler] or an [Interceptor]. A [HandleFunc], which has no error to return,
-// uses it when the rest of its data cannot be trusted.
+// as the error of a [Handler] or an [Interceptor]. A [HandleFunc], which has no
+// error to return, uses it when the rest of its data cannot be trusted.
 var ErrAbort = errors.New("command aborted")
 
 // A Code says what kind of failure an error is. Names, numbers and meanings are
@@ -60,6 +60,15 @@ func (c Code) String() string {
 		return codeNames[c]
 	}
 	return fmt.Sprintf("code_%d", uint8(c))
+}
+
+// ofFailure returns c, or Unknown if it is not the code of a failure: nobody who
+// reads an ERR line would take it for one.
+func (c Code) ofFailure() Code {
+	if c == OK || int(c) >= len(codeNames) {
+		return Unknown
+	}
+	return c
 }
 
 // Error makes a Code a target for errors.Is.
@@ -137,27 +146,28 @@ func Errorf(code Code, format string, args ...any) error {
 
 // CodeOf returns the code that err carries: that of the *Error or Code inside
 // it, DeadlineExceeded or Canceled for the errors of contexts and deadlines, OK
-// for nil and Unknown for anything else, an *Error without a code included.
+// for nil and only for nil, and Unknown for anything else.
 func CodeOf(err error) Code {
 	if err == nil {
 		return OK
 	}
 	var e *Error
+	if errors.As(err, &e) {
+		if e == nil {
+			return Unknown
+		}
+		return e.Code.ofFailure()
+	}
 	var c Code
 	switch {
-	case errors.As(err, &e) && e == nil:
-	case e != nil:
-		c = e.Code
 	case errors.As(err, &c):
+		return c.ofFailure()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return DeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return Canceled
 	}
-	if c == OK || int(c) >= len(codeNames) {
-		return Unknown
-	}
-	return c
+	return Unknown
 }
 
 // OutcomeOf returns the outcome of the *Error inside err, or OutcomeUnknown.

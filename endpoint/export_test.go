@@ -25,8 +25,7 @@ var ErrBound = errBound
 
 // LimitOf returns the name of the limit behind err, or "".
 func LimitOf(err error) string {
-	var l *limitError
-	if errors.As(err, &l) {
+	if l, ok := errors.AsType[*limitError](err); ok {
 		return l.limit
 	}
 	return ""

@@ -372,13 +372,3 @@ func runScript(t *testing.T, c *endpoint.Conn, line string) {
 		t.Fatalf("script %q", line)
 	}
 }
-
-// randomCuts returns s in pieces of random length.
-func randomCuts(random *rand.Rand, s string) []string {
-	var pieces []string
-	for len(s) > 0 {
-		n := min(len(s), 1+random.IntN(1<<random.IntN(8)))
-		pieces, s = append(pieces, s[:n]), s[n:]
-	}
-	return pieces
-}

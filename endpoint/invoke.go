@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 
 	"gobnode/internal/gobcodec"
@@ -100,21 +101,29 @@ func panickedIn(err error) *gobcodec.PanicError {
 	return p
 }
 
-// errText is the text that travels. That of an *Error is its message, since
-// code and outcome travel beside it.
+// errText is the text that travels: err's, in which the text of an *Error is its
+// message, since code and outcome travel beside it.
 func errText(err error) string {
+	text := err.Error()
 	var e *Error
-	if errors.As(err, &e) && err.Error() == e.Error() {
-		return e.Message
+	if !errors.As(err, &e) {
+		return text
 	}
-	return err.Error()
+	before, ok := strings.CutSuffix(text, e.Error())
+	if !ok {
+		return text
+	}
+	return before + e.Message
 }
 
-// firstAllowance is how many bytes a message is expected to decode to per byte
-// on the wire. Most take less; one that takes more is charged the whole of
-// Limits.Decoded and decoded anew. Without this, a hundred small calls at a
-// time would each have to be charged Limits.Decoded while they decode.
-const firstAllowance = 32
+// A message is expected to decode to firstAllowance bytes for each of its own.
+// Most take less; one that takes more is decoded anew with nextAllowance times
+// as much, up to Limits.Decoded. Without this, every small call would have to be
+// charged Limits.Decoded while it decodes, and three at a time would be all.
+const (
+	firstAllowance = 32
+	nextAllowance  = 4
+)
 
 // decodeGob decodes a request whose bytes are charged for already.
 func (v *invocation) decodeGob(src []byte) *Error {
@@ -128,38 +137,41 @@ func (v *invocation) decodeGob(src []byte) *Error {
 // decode decodes src, within limits, holding what that may take before it is
 // taken and what it took at the end.
 func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, gobcodec.Limits) (int, error)) *Error {
-	wire, whole := int64(len(src)), limits.Decoded
-	if first := leastCharge + firstAllowance*len(src); whole < 0 || first < whole {
-		limits.Decoded = first
+	wire, whole := int64(len(src)), int64(limits.Decoded)
+	if whole < 0 {
+		whole = math.MaxInt
 	}
-	for {
-		if limits.Decoded >= 0 {
-			if err := c.hold(wire + int64(limits.Decoded)); err != nil {
-				return err
-			}
+	if c.limit >= 0 {
+		whole = max(1, min(whole, c.limit-wire)) // more could not be held
+	}
+	for allowed := int64(leastCharge) + firstAllowance*wire; ; allowed *= nextAllowance {
+		allowed = min(allowed, whole)
+		if err := c.hold(wire + allowed); err != nil {
+			return err
 		}
+		limits.Decoded = int(allowed)
 		n, err := decode(src, limits)
 		if err == nil {
 			return c.hold(wire + int64(n))
 		}
 		var bound *gobcodec.BoundError
-		if errors.As(err, &bound) && bound.Bound == gobcodec.BoundDecoded && limits.Decoded != whole {
-			limits.Decoded = whole
-			continue
+		if !errors.As(err, &bound) || bound.Bound != gobcodec.BoundDecoded || allowed == whole {
+			return badData(err)
 		}
-		return badData(err)
 	}
 }
 
 // decodeJSON decodes a request that was typed by hand.
 func (v *invocation) decodeJSON(src []byte) *Error {
-	if v.e.limits.Decoded < 0 || v.call.requestJSONCost(src) <= int64(v.e.limits.Decoded) {
-		if err := v.charge.hold(v.call.requestJSONCost(src)); err != nil {
-			return err
-		}
+	cost, limit := jsonCost(src, v.en.unary.largestJSON()), int64(v.e.limits.Decoded)
+	if limit >= 0 && cost > limit {
+		return refusal(ResourceExhausted, "JSON that may take %d bytes decoded, more than %d: send a gob", cost, limit)
 	}
-	if err := v.call.decodeRequestJSON(src, v.e.limits.Decoded); err != nil {
-		return refusal(InvalidArgument, "%s", strings.TrimPrefix(err.Error(), "json: "))
+	if err := v.charge.hold(cost); err != nil {
+		return err
+	}
+	if err := v.call.decodeRequestJSON(src); err != nil {
+		return refusal(InvalidArgument, "%s", strings.TrimPrefix(errText(err), "json: "))
 	}
 	return nil
 }

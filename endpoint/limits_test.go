@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -236,7 +237,7 @@ func TestProgressOfWrites(t *testing.T) {
 			time.Sleep(10*time.Second - 1)
 			synctest.Wait()
 			assert.Empty(t, n.all())
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			n.only(t, "limit=Progress", "value=10s", "took too little", c.local())
 			c.end()
@@ -284,7 +285,7 @@ func TestProgressOfWrites(t *testing.T) {
 
 func TestLine(t *testing.T) {
 	for _, limit := range []int{0, 8 << 10, 100, 16, 5, 1000_000} {
-		bubble(t, fmt.Sprint(limit), func(t *testing.T) {
+		bubble(t, strconv.Itoa(limit), func(t *testing.T) {
 			n := memNode(t, func(e *endpoint.Endpoint) { e.Limits.Line = limit })
 			if limit == 0 {
 				limit = 8 << 10

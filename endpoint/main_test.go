@@ -90,7 +90,7 @@ type node struct {
 // line of data, answered with it) and those that f, which may be nil, adds.
 func newNode(f func(*endpoint.Endpoint)) *node {
 	n := &node{Endpoint: endpoint.New(), journal: new(journal)}
-	n.Logger = n.journal.logger()
+	n.Logger = n.logger()
 	n.AddHandleFunc("PING", func(rw *bufio.ReadWriter) { _, _ = rw.WriteString("PONG\n") })
 	n.AddHandleFunc("LINE", func(rw *bufio.ReadWriter) {
 		line, err := rw.ReadString('\n')

@@ -2,4 +2,5 @@
 
 package endpoint_test
 
+// raceEnabled: tests that measure allocation do not under the race detector.
 const raceEnabled = false

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -108,7 +109,7 @@ func TestReplaceWhileServing(t *testing.T) {
 				default:
 				}
 				n.AddHandleFunc("V", handle(fmt.Sprintf("%d\n", i)))
-				n.Describe("V", fmt.Sprint(w))
+				n.Describe("V", strconv.Itoa(w))
 				n.AddHandleFunc(fmt.Sprintf("NEW-%d-%d", w, i%100), handle("new\n"))
 				_ = n.Commands()
 			}
@@ -144,7 +145,7 @@ func TestManyCommands(t *testing.T) {
 		_, _ = c.Write([]byte(b.String()))
 	}()
 	for i := range 10_000 {
-		require.Equal(t, fmt.Sprint(i), c.line())
+		require.Equal(t, strconv.Itoa(i), c.line())
 	}
 	commands := n.Commands()
 	assert.Len(t, commands, 10_002)

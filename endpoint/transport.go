@@ -124,7 +124,7 @@ func (t *transport) stop() {
 	t.stopping.Lock()
 	defer t.stopping.Unlock()
 	t.stopped.Store(true) // first: a reader looks at it when it has set its deadline
-	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
+	_ = t.SetReadDeadline(time.Unix(1, 0))
 }
 
 // resume takes stop back. It is called by the reader.
@@ -219,7 +219,7 @@ func (t *transport) armRead(start moment, again bool) error {
 	}
 	if t.readArmed != at && (t.readArmed <= current || t.readArmed > at) {
 		t.readArmed = at
-		if err := t.Conn.SetReadDeadline(deadline(current, at)); err != nil {
+		if err := t.SetReadDeadline(deadline(current, at)); err != nil {
 			return err
 		}
 	}

@@ -159,6 +159,7 @@ func ReadGob[T any](r *bufio.Reader, v *T, limits Limits) error {
 func readMessage(r *bufio.Reader, dst []byte, limits *Limits, c *charge) ([]byte, error) {
 	data, err := gobcodec.ReadMessageCharged(r, dst, limits.gob(), func(n int) error {
 		if err := c.hold(int64(n)); err != nil {
+			c.release() // the rest is dropped as it comes
 			return err
 		}
 		return nil

@@ -146,7 +146,8 @@ func (s *sending) verdict(ctx context.Context, err error) error {
 		return s.n.lost(ctx, name, s.err)
 	}
 	if err != nil {
-		s.n.log.Info("the peer hung up without a reply", "command", name)
+		// Raw commands that fail say nothing either, and some never do.
+		s.n.log.Warn("no reply: the command has none, or it has failed; the log of the peer tells", "command", name)
 	}
 	return nil
 }

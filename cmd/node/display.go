@@ -30,16 +30,20 @@ func (n *node) out() *output {
 }
 
 // An output remembers that it failed, so that copying to it tells that from a
-// failure to read.
+// failure to read, and the last byte that it was given.
 type output struct {
-	w   io.Writer
-	err error
+	w    io.Writer
+	err  error
+	last byte
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	written, err := o.w.Write(p)
 	if err != nil {
 		o.err = err
+	}
+	if len(p) > 0 {
+		o.last = p[len(p)-1]
 	}
 	return written, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -68,16 +69,15 @@ func helpText() string {
 		b.WriteByte('\n')
 	})
 	b.WriteString(exitText)
-	codes := allCodes()
-	for i := 0; i < len(codes); i += 4 {
-		b.WriteString("       ")
-		for _, c := range codes[i:min(i+4, len(codes))] {
-			fmt.Fprintf(&b, " %2d %-19s", exitAnswered+int(c), c)
+	for row := range slices.Chunk(allCodes(), 4) {
+		var cells []string
+		for _, c := range row {
+			cells = append(cells, fmt.Sprintf("%2d %-19s", exitAnswered+int(c), c))
 		}
-		b.WriteByte('\n')
+		b.WriteString("        " + strings.TrimRight(strings.Join(cells, " "), " ") + "\n")
 	}
 	b.WriteString(examplesText)
-	return strings.ReplaceAll(b.String(), " \n", "\n")
+	return b.String()
 }
 
 // versionText is what -version prints: what the go command recorded in the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"slices"
 	"time"
@@ -63,20 +64,24 @@ func (n *node) typedLine(s *sending) ([]byte, error) {
 	return append(line, '\n'), nil
 }
 
-// copyTyped is copyReplies for a typed command: the reply is JSON behind an OK,
-// which is left out.
+// copyTyped is copyReplies for a typed command: the reply is one line of JSON
+// behind an OK, which is left out. Anything less is no reply.
 func (n *node) copyTyped(ctx context.Context, l *link, out *output) error {
 	if p, _ := l.Peek(len("OK ")); string(p) == "OK " {
 		_, _ = l.Discard(len(p)) // it is in the buffer
 	}
-	if _, ok := isTerminal(n.stdout); !ok {
-		return n.copyReplies(ctx, l, n.args[0], out)
-	}
+	to := &output{w: out}
 	pretty := &indenting{w: out}
-	err := n.copyReplies(ctx, l, n.args[0], &output{w: pretty})
+	if _, ok := isTerminal(n.stdout); ok {
+		to.w = pretty
+	}
+	err := n.copyReplies(ctx, l, n.args[0], to)
 	pretty.flush()
-	if out.err != nil {
+	switch {
+	case out.err != nil:
 		return cannotPrint(out.err)
+	case errors.Is(err, errNoReply), err == nil && to.last != '\n':
+		return n.lost(ctx, n.args[0], io.EOF)
 	}
 	return err
 }
@@ -105,6 +110,9 @@ func (i *indenting) Write(p []byte) (int, error) {
 
 // flush writes what is held. The writer keeps its error.
 func (i *indenting) flush() {
+	if len(i.held) == 0 {
+		return
+	}
 	var pretty bytes.Buffer
 	if json.Indent(&pretty, i.held, "", "  ") == nil {
 		i.held = pretty.Bytes()

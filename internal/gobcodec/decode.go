@@ -32,7 +32,7 @@ func (d *decoder) structure(s *step, p ptr) {
 		last += int(delta)
 		f := &s.fields[last]
 		fp := unsafe.Add(p, f.offset)
-		switch f.kind { //nolint:exhaustive // the others are not worth a case here
+		switch f.kind {
 		case kindBool:
 			*(*bool)(fp) = d.uint() != 0
 		case kindInt64:
@@ -53,7 +53,7 @@ func (d *decoder) structure(s *step, p ptr) {
 
 // value reads one value of any kind into the memory at p.
 func (d *decoder) value(s *step, p ptr) {
-	switch s.kind { //nolint:exhaustive // scalars and skipped ones are below
+	switch s.kind {
 	case kindStruct:
 		d.structure(s, p)
 	case kindSlice:
@@ -189,7 +189,7 @@ func (d *decoder) slice(s *step, p ptr) {
 	if !d.chargeEach(uint64(n), uint64(et.size)) {
 		return
 	}
-	switch et.kind { //nolint:exhaustive // the others grow by reflection
+	switch et.kind {
 	// Made as slices of a type with the same memory: no pointers, or one string each.
 	case kindInt64, kindUint64, kindFloat64:
 		*(*[]uint64)(p) = make([]uint64, n)

@@ -47,7 +47,7 @@ func (e *encoder) structure(b []byte, t *goType, p ptr) []byte {
 	for i := range t.fields {
 		f := &t.fields[i]
 		fp := unsafe.Add(p, f.offset)
-		switch f.kind { //nolint:exhaustive // the others are not worth a case here
+		switch f.kind {
 		case kindBool:
 			if *(*bool)(fp) {
 				b = append(appendUint(b, uint64(f.number-last)), 1)
@@ -123,7 +123,7 @@ func omitted(t *goType, p ptr, pointed bool) bool {
 
 // value appends a value, zero or not: elements and what stands alone are always sent.
 func (e *encoder) value(b []byte, t *goType, p ptr) []byte {
-	switch t.kind { //nolint:exhaustive // scalars are below
+	switch t.kind {
 	case kindStruct:
 		return e.structure(b, t, p)
 	case kindSlice:

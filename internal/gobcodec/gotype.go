@@ -66,7 +66,7 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 		return t, nil
 	}
 	t := &goType{kind: kindOf(rt), rt: rt, size: rt.Size()}
-	switch rt.Kind() { //nolint:exhaustive // only what is refused
+	switch rt.Kind() {
 	case reflect.Interface, reflect.Chan, reflect.Func, reflect.UnsafePointer:
 		return nil, &Error{Path: path, Reason: rt.Kind().String()}
 	}
@@ -135,7 +135,7 @@ func (w *walker) mapType(t *goType, path string) (err error) {
 
 // holdsInterface looks at all of the memory of a map key, what is not exported too.
 func holdsInterface(rt reflect.Type) bool {
-	switch rt.Kind() { //nolint:exhaustive // the others have nothing inside
+	switch rt.Kind() {
 	case reflect.Interface:
 		return true
 	case reflect.Array:

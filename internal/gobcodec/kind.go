@@ -49,7 +49,7 @@ func (k kind) scalar() bool { return k >= kindBool && k <= kindBytes }
 // kindOf goes by the kind of the type alone: named types are sent as what they are made of. A slice of bytes is one even if the
 // bytes have a name and methods.
 func kindOf(t reflect.Type) kind {
-	switch t.Kind() { //nolint:exhaustive // the rest cannot be sent
+	switch t.Kind() {
 	case reflect.Bool:
 		return kindBool
 	case reflect.Int8:

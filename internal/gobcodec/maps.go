@@ -25,7 +25,7 @@ const (
 
 func shapeOf(key, elem kind) mapShape {
 	var e mapShape
-	switch elem { //nolint:exhaustive // the rest have no loop
+	switch elem {
 	case kindBool, kindInt8, kindUint8:
 		e = 1
 	case kindInt64, kindUint64, kindFloat64:

@@ -31,7 +31,7 @@ func (f *filler) value(v reflect.Value, element bool) {
 	if f.self(v) {
 		return
 	}
-	switch v.Kind() { //nolint:exhaustive // the rest cannot be sent
+	switch v.Kind() {
 	case reflect.Bool:
 		v.SetBool(f.IntN(2) == 0)
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:

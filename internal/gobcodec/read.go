@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"io"
 	"math"
-	"slices"
 )
 
 // firstRead is how much memory a message gets before its first bytes have arrived.
@@ -121,6 +120,7 @@ func (m *messageReader) body(head []byte, size int) error {
 			m.refused = m.charge(len(m.dst) + len(head) + n)
 		}
 		if m.refused != nil {
+			m.dst = nil // what is dropped may take long to come
 			dropped, err := m.r.Discard(size)
 			m.read += uint64(dropped)
 			return err
@@ -128,7 +128,9 @@ func (m *messageReader) body(head []byte, size int) error {
 		if first {
 			m.dst = append(m.dst, head...)
 		}
-		m.dst = slices.Grow(m.dst, n)
+		if cap(m.dst)-len(m.dst) < n { // slices.Grow would take up to a quarter more than was charged
+			m.dst = append(make([]byte, 0, len(m.dst)+n), m.dst...)
+		}
 		got, err := io.ReadFull(m.r, m.dst[len(m.dst):len(m.dst)+n])
 		m.dst = m.dst[:len(m.dst)+got]
 		m.read += uint64(got)

@@ -76,7 +76,7 @@ func (t *goType) marshal(p ptr) (data []byte, err error) {
 			err = &PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
 	case selfGob:
 		return v.(gob.GobEncoder).GobEncode()
 	default:
@@ -91,7 +91,7 @@ func (t *goType) unmarshal(p ptr, data []byte) (err error) {
 			err = &PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
-	switch v := reflect.NewAt(t.rt, p).Interface(); t.self { //nolint:exhaustive // selfNone has no methods
+	switch v := reflect.NewAt(t.rt, p).Interface(); t.self {
 	case selfGob:
 		return v.(gob.GobDecoder).GobDecode(data)
 	default:

@@ -1,0 +1,236 @@
+package main_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A terminal is a process on a pseudo terminal of 24 lines of 80 characters.
+type terminal struct {
+	*process
+	keyboard *os.File   // the other end of the terminal
+	screen   transcript // what the terminal was told to show
+	slave    *os.File
+	before   unix.Termios
+}
+
+// onTerminal starts the binary with a terminal for its standard streams.
+func onTerminal(t *testing.T, args ...string) *terminal {
+	t.Helper()
+	return onTerminalWith(t, nil, args...)
+}
+
+// onTerminalWith is onTerminal, but for a standard input that is not nil.
+func onTerminalWith(t *testing.T, stdin io.Reader, args ...string) *terminal {
+	t.Helper()
+	master, slave := openPTY(t)
+	p := &terminal{process: &process{cmd: command(args...), ended: make(chan struct{})}, keyboard: master, slave: slave}
+	p.before = *termios(t, slave)
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, slave, slave
+	if stdin == nil {
+		p.cmd.Stdin = slave
+	}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	watched := make(chan struct{})
+	go p.watch(watched)
+	t.Cleanup(func() { // after the process has been killed
+		_ = slave.Close()
+		_ = master.Close()
+		<-watched
+	})
+	p.begin(t)
+	return p
+}
+
+// watch ends when the terminal is closed.
+func (p *terminal) watch(done chan<- struct{}) {
+	defer close(done)
+	_, _ = io.Copy(&p.screen, p.keyboard)
+}
+
+// openPTY opens both ends of a new terminal, without the help of libc.
+func openPTY(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	raw, err := master.SyscallConn() // not Fd, which would make Close wait for Read
+	require.NoError(t, err)
+	var number int
+	var ioctlErr error
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		if ioctlErr = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); ioctlErr == nil {
+			number, ioctlErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+		if ioctlErr == nil {
+			ioctlErr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
+		}
+	}))
+	require.NoError(t, ioctlErr)
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	return master, slave
+}
+
+func termios(t *testing.T, f *os.File) *unix.Termios {
+	t.Helper()
+	var state *unix.Termios
+	raw, err := f.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { state, err = unix.IoctlGetTermios(int(fd), unix.TCGETS) }))
+	require.NoError(t, err)
+	return state
+}
+
+func (p *terminal) typeKeys(t *testing.T, keys string) {
+	t.Helper()
+	_, err := io.WriteString(p.keyboard, keys)
+	require.NoError(t, err)
+}
+
+// leave waits for the end of the process and checks that it has left the
+// terminal as it was.
+func (p *terminal) leave(t *testing.T, code int) {
+	t.Helper()
+	require.Equal(t, code, p.wait(t), &p.screen)
+	require.Equal(t, p.before, *termios(t, p.slave))
+}
+
+const (
+	tab   = "\t"
+	enter = "\r"
+	up    = "\x1b[A"
+	ctrlC = "\x03"
+	ctrlD = "\x04"
+)
+
+func TestTerminal(t *testing.T) {
+	t.Parallel()
+	addr, _ := serve(t)
+	p := onTerminal(t, "-connect", addr, "-i")
+	p.screen.await(t, addr+"> $")
+	p.typeKeys(t, "pin"+tab+enter) // completed, whatever the case
+	p.screen.await(t, `(?s)PING \r\n.*PONG\r\n`)
+	p.typeKeys(t, "S"+tab+tab) // there are two that begin so
+	p.screen.await(t, `STRING  SUM\r\n`)
+	p.typeKeys(t, "tr"+tab+"hello"+enter)
+	p.screen.await(t, `Thank you\.\r\n`)
+	p.typeKeys(t, up+up+enter) // history: PING again
+	p.screen.await(t, `(?s)PONG\r\n.*PONG\r\n`)
+
+	// A mistyped command ends the connection, but not the prompt.
+	p.typeKeys(t, "PINGG"+enter)
+	p.screen.await(t, `ERR unimplemented not_run unknown command "PINGG"; did you mean PING\?\r\n`)
+	p.screen.await(t, `INFO msg="the peer has hung up after the error; connected again"`)
+	p.typeKeys(t, "REVERSE {\"S\":\"alive\"}"+enter)
+	p.screen.await(t, `OK \{.*"alive"`)
+
+	p.typeKeys(t, ctrlD)
+	p.leave(t, 0)
+}
+
+// TestTerminalLeave tries the ways out.
+func TestTerminalLeave(t *testing.T) {
+	t.Parallel()
+	addr, _ := serve(t)
+	for keys, code := range map[string]int{"exit" + enter: 0, "quit" + enter: 0, ctrlD: 0, ctrlC: 5, "half a line" + ctrlC: 5} {
+		p := onTerminal(t, "-connect", addr, "-i")
+		p.screen.await(t, addr+"> $")
+		p.typeKeys(t, keys)
+		p.leave(t, code)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		p := onTerminal(t, "-connect", addr, "-i")
+		p.screen.await(t, addr+"> $")
+		p.signal(t, sig)
+		p.leave(t, 5)
+		p.screen.await(t, "node: the prompt: interrupted by SIG")
+	}
+}
+
+// TestTerminalLost kills the peer under a prompt.
+func TestTerminalLost(t *testing.T) {
+	t.Parallel()
+	server, addr := startServer(t)
+	p := onTerminal(t, "-connect", addr, "-i")
+	p.screen.await(t, addr+"> $")
+	p.typeKeys(t, "half a li")
+	require.NoError(t, server.cmd.Process.Kill())
+	p.leave(t, 3)
+	p.screen.await(t, "node: the prompt: lost the connection to "+addr+": closed by the peer; ")
+}
+
+// TestTerminalLeavesSilentPeer leaves one that never answers, not even HELP: it
+// is not waited for.
+func TestTerminalLeavesSilentPeer(t *testing.T) {
+	t.Parallel()
+	p := onTerminal(t, "-connect", fake(t, nil), "-v", "-i")
+	p.screen.await(t, "> $")
+	p.typeKeys(t, "SOMETHING"+enter+"exit"+enter)
+	p.leave(t, 0)
+}
+
+// hostile is what a peer sends to a terminal that it wants to take over.
+const hostile = "\x1b]0;owned\x07\x1b[2J\u009b31mred\x9b\roverwritten\u202e\ttab\n"
+
+const shielded = `\x1b]0;owned\x07\x1b[2J\u009b31mred\x9b\x0doverwritten\u202e` + "\ttab\r\n"
+
+// TestTerminalIsShielded has a hostile peer talk to a terminal, in every form.
+func TestTerminalIsShielded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args  []string
+		reply string
+		want  string
+	}{
+		{nil, hostile, shielded},
+		{[]string{"PING"}, hostile, shielded},
+		{[]string{"-i"}, hostile, shielded},
+		{[]string{"PING"}, "ERR internal failed " + hostile, strings.TrimSuffix(shielded, "\r\n") + " (internal, failed)\r\n"},
+		{[]string{"-i"}, "ERR internal failed " + hostile, `ERR internal failed ` + shielded},
+	} {
+		addr := fake(t, func(conn *net.TCPConn, r *bufio.Reader) {
+			if name, _ := r.ReadString('\n'); name != "HELP\n" {
+				_, _ = io.WriteString(conn, c.reply)
+			}
+			_, _ = io.Copy(io.Discard, r)
+		})
+		p := onTerminal(t, append([]string{"-connect", addr}, c.args...)...)
+		if len(c.args) > 0 && c.args[0] == "-i" {
+			p.screen.await(t, "> $")
+			p.typeKeys(t, "HELLO"+enter)
+		}
+		p.screen.await(t, regexp.QuoteMeta(c.want))
+		require.NotContains(t, p.screen.String(), "\x1b]0;")
+		require.NotContains(t, p.screen.String(), "\x1b[2J")
+		require.NotContains(t, p.screen.String(), "\x07")
+	}
+}
+
+// TestTerminalShowsJSON looks at the reply of a typed command.
+func TestTerminalShowsJSON(t *testing.T) {
+	t.Parallel()
+	addr, _ := serve(t)
+	p := onTerminal(t, "-connect", addr, "SUM", `{"Numbers":[1,2]}`)
+	p.leave(t, 0)
+	p.screen.await(t, `\A\{\r\n  "Total": 3\r\n\}\r\n\z`)
+}
+
+// TestTerminalOutputOnly has a file for standard input: no prompt is shown, and
+// lines are plain.
+func TestTerminalOutputOnly(t *testing.T) {
+	t.Parallel()
+	addr, _ := serve(t)
+	p := onTerminalWith(t, strings.NewReader("PING\n"), "-connect", addr, "-i")
+	p.leave(t, 0)
+	p.screen.await(t, `\APONG\r\n\z`)
+}
