@@ -249,7 +249,7 @@ func TestTLSClientCertificates(t *testing.T) {
 		if err == nil { // TLS 1.3 tells it with the first read
 			require.NoError(t, c.Command("WHO"))
 			_, err = c.Reply()
-			require.NoError(t, c.Close())
+			_ = c.Close() // the other side may have gone
 		}
 		require.ErrorContains(t, err, "certificate required")
 		synctest.Wait()

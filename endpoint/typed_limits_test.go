@@ -8,18 +8,28 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"gobnode/endpoint"
 	"gobnode/internal/memnet"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+)
+
+// A four takes 64 bytes, 32 on 386, of one byte on the wire.
+type four struct{ A, B, C, D string }
+
+const (
+	fourSize = int(unsafe.Sizeof(four{}))
+	intSize  = strconv.IntSize / 8
 )
 
 const holdOn endpoint.Command[text, empty] = "HOLD"
@@ -62,18 +72,18 @@ func TestLimitMessage(t *testing.T) {
 // TestLimitDecoded: the figure is that of the codec, the answer names the field,
 // and the connection goes on.
 func TestLimitDecoded(t *testing.T) {
-	type list struct{ L []struct{ A, B, C, D string } } // 64 bytes each, of one byte on the wire
-	request := gobOf(t, list{L: make([]struct{ A, B, C, D string }, 10_000)})
+	type list struct{ L []four }
+	request := gobOf(t, list{L: make([]four, 10_000)})
 	n := tcpNode(t, func(e *endpoint.Endpoint) {
-		e.Limits.Decoded = 640_000
+		e.Limits.Decoded = 10_000 * fourSize
 		handleSize[list](e, "TAKE")
 	})
 	c := n.dial(t)
 	c.send("TAKE\n" + request)
 	c.expect("OK\n")
 	c.ping()
-	c.send("TAKE\n" + gobOf(t, list{L: make([]struct{ A, B, C, D string }, 10_001)}))
-	c.expect("ERR resource_exhausted not_run endpoint_test.list.L: decoded bytes: 640064, more than 640000\n")
+	c.send("TAKE\n" + gobOf(t, list{L: make([]four, 10_001)}))
+	c.expect(fmt.Sprintf("ERR resource_exhausted not_run endpoint_test.list.L: decoded bytes: %d, more than %d\n", 10_001*fourSize, 10_000*fourSize))
 	c.ping()
 	assertReleased(t, n)
 }
@@ -122,7 +132,7 @@ func TestLimitInFlight(t *testing.T) {
 
 // TestInFlightFigures: what a call is charged while its handler runs.
 func TestInFlightFigures(t *testing.T) {
-	type list struct{ L []struct{ A, B, C, D string } }
+	type list struct{ L []four }
 	entered, release := make(chan int), make(chan struct{})
 	n := tcpNode(t, func(e *endpoint.Endpoint) {
 		e.Limits.InFlight = 8 << 20
@@ -133,19 +143,19 @@ func TestInFlightFigures(t *testing.T) {
 		})
 	})
 	for _, count := range []int{1, 100, 1000, 10_000, 100_000} {
-		request := gobOf(t, list{L: make([]struct{ A, B, C, D string }, count)})
+		request := gobOf(t, list{L: make([]four, count)})
 		c := n.dial(t)
 		c.send("TAKE\n" + request)
 		assert.Equal(t, count, <-entered)
-		assert.InDelta(t, max(endpoint.LeastCharge, len(request)+64*count), n.Held(), 64*float64(count)/10+64)
+		assert.InDelta(t, max(endpoint.LeastCharge, len(request)+fourSize*count), n.Held(), float64(fourSize*count)/10+64)
 		release <- struct{}{}
 		c.expect("OK\n")
 		assertReleased(t, n)
 	}
 	// What cannot be held at all is refused as too large by itself.
 	c := n.dial(t)
-	c.send("TAKE\n" + gobOf(t, list{L: make([]struct{ A, B, C, D string }, 200_000)}))
-	assert.Regexp(t, `^ERR resource_exhausted not_run .*decoded bytes: 12800000, more than \d+$`, c.line())
+	c.send("TAKE\n" + gobOf(t, list{L: make([]four, 300_000)}))
+	assert.Regexp(t, fmt.Sprintf(`^ERR resource_exhausted not_run .*decoded bytes: %d, more than \d+$`, 300_000*fourSize), c.line())
 	c.ping()
 	assertReleased(t, n)
 }
@@ -153,7 +163,7 @@ func TestInFlightFigures(t *testing.T) {
 // TestInFlightManyTries: messages that decode to more than the first allowance
 // do not shut each other out while there is room.
 func TestInFlightManyTries(t *testing.T) {
-	type list struct{ L []struct{ A, B, C, D string } }
+	type list struct{ L []four }
 	release := make(chan struct{})
 	var running atomic.Int32
 	n := tcpNode(t, func(e *endpoint.Endpoint) {
@@ -163,7 +173,7 @@ func TestInFlightManyTries(t *testing.T) {
 			return empty{}, nil
 		})
 	})
-	request := "TAKE\n" + gobOf(t, list{L: make([]struct{ A, B, C, D string }, 16_000)}) // 16 KB for 1 MB
+	request := "TAKE\n" + gobOf(t, list{L: make([]four, 16_000)}) // 16 KB for 1 MB
 	var wg sync.WaitGroup
 	for range 32 {
 		c := n.dial(t)
@@ -182,12 +192,13 @@ func TestInFlightManyTries(t *testing.T) {
 // the calls together; no bound at all is no bound.
 func TestInFlightUnlimited(t *testing.T) {
 	request := "NUMBERS\n" + gobOf(t, make([]int, 3<<20))
+	decoded := 3 << 20 * intSize
 	for limits, answer := range map[endpoint.Limits]string{
-		{Decoded: -1, InFlight: 16 << 20}: "ERR resource_exhausted not_run []int: decoded bytes: 25165824, more than",
-		{Decoded: -1, InFlight: -1}:       "OK",
-		{Decoded: -1}:                     "OK",
-		{InFlight: -1}:                    "OK",
-		{Decoded: 25165823}:               "ERR resource_exhausted not_run []int: decoded bytes: 25165824, more than 25165823",
+		{Decoded: -1, InFlight: decoded}: fmt.Sprintf("ERR resource_exhausted not_run []int: decoded bytes: %d, more than", decoded),
+		{Decoded: -1, InFlight: -1}:      "OK",
+		{Decoded: -1}:                    "OK",
+		{InFlight: -1}:                   "OK",
+		{Decoded: decoded - 1}:           fmt.Sprintf("ERR resource_exhausted not_run []int: decoded bytes: %d, more than %d", decoded, decoded-1),
 		{Message: -1, Decoded: -1, InFlight: -1, Progress: -1, Idle: -1}: "OK",
 	} {
 		n := tcpNode(t, func(e *endpoint.Endpoint) {
