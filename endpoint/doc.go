@@ -21,9 +21,13 @@
 //
 // # Calling
 //
-// [Open] and [Dialer.Open] give a [Conn], on which typed commands are called and
-// raw ones are spoken. An *Endpoint is a [Caller] too: in process, with the same
-// semantics. Connections can be typed at by hand:
+// [Open] and [Dialer.Open] give a [Conn], on which typed commands are called, one
+// at a time, and raw ones are spoken. [Dial] and [Dialer.Dial] give a [Client]:
+// a session, on which any number of calls run at once, both ways. It also carries
+// streams, [StreamCommand], and lets deadlines, cancels and headers reach the
+// handler, which may call its caller back with [PeerFrom]. An *Endpoint is a
+// [Caller] too: in process, with the same semantics. Connections can be typed at
+// by hand:
 //
 //	$ printf 'SUM {"Numbers":[1,2,3]}\n' | nc -N localhost 61000
 //	OK {"Total":6}
