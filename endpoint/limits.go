@@ -35,7 +35,8 @@ type Limits struct {
 	// does not fit is refused undecoded, resource_exhausted not_run.
 	InFlight int
 
-	// Handshake is the time a TLS handshake may take: 10 s.
+	// Handshake is the time that a TLS handshake may take, and that a session's
+	// peer may take to greet: 10 s each.
 	Handshake time.Duration
 
 	// Progress is the time in which a peer must get on, 10 s: for a command
