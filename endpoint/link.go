@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -40,10 +41,8 @@ type linkConfig struct {
 }
 
 func (l *link) start(stream net.Conn, c linkConfig) {
-	quarter := int64(-1)
 	if l.limits.InFlight >= 0 {
-		quarter = int64(l.limits.InFlight) / 4
-		l.budget = session.NewBudget(quarter, c.budget)
+		l.budget = session.NewBudget(int64(l.limits.InFlight)/4, c.budget)
 	} else {
 		l.budget = newBudget(-1)
 	}
@@ -97,8 +96,10 @@ func (l *link) serve(st *session.Stream, en *entry) *Error {
 	defer v.ctx.end()
 	defer v.charge.release()
 	v.exited = func(answer *Error) { st.Finish(answer.overSession()) }
-	serve := l.raw
+	var serve func(*session.Stream, *invocation) *Error
 	switch en.kind {
+	case KindRaw:
+		serve = l.raw
 	case KindUnary:
 		serve = l.unary
 	case KindStream:
@@ -253,7 +254,7 @@ type headerKey struct{}
 // and fails, not_run.
 func WithHeader(ctx context.Context, key, value string) context.Context {
 	pairs := headerOf(ctx)
-	return context.WithValue(ctx, headerKey{}, append(pairs[:len(pairs):len(pairs)], key, value))
+	return context.WithValue(ctx, headerKey{}, append(slices.Clip(pairs), key, value))
 }
 
 func headerOf(ctx context.Context) []string {

@@ -20,7 +20,7 @@ func dialNode(t testing.TB, n *node, d *endpoint.Dialer) *endpoint.Client {
 		d = new(endpoint.Dialer)
 	}
 	if d.Logger == nil {
-		d.Logger = n.journal.logger()
+		d.Logger = n.logger()
 	}
 	addr := "mem"
 	if n.mem != nil {

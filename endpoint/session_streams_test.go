@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,13 +168,13 @@ func TestSessionStreams(t *testing.T) {
 		s, err := echoStream.Open(t.Context(), to)
 		require.NoError(t, err)
 		for i := range 3 {
-			require.NoError(t, s.Send(line{fmt.Sprint(i)}))
+			require.NoError(t, s.Send(line{strconv.Itoa(i)}))
 		}
 		require.NoError(t, s.Send(line{"fail"}))
 		for i := range 3 {
 			got, err := s.Recv()
 			require.NoError(t, err, "what was sent before the error comes first")
-			assert.Equal(t, fmt.Sprint(i), got.Text)
+			assert.Equal(t, strconv.Itoa(i), got.Text)
 		}
 		_, err = s.Recv()
 		assertFailed(t, err, endpoint.NotFound, endpoint.OutcomeFailed, "as asked")
@@ -274,10 +274,10 @@ func TestSessionLocalStreams(t *testing.T) {
 		for i := range 5 {
 			s, err := echoStream.Open(t.Context(), n.Endpoint)
 			require.NoError(t, err)
-			require.NoError(t, s.Send(line{fmt.Sprint(i)}))
+			require.NoError(t, s.Send(line{strconv.Itoa(i)}))
 			got, err := s.Recv()
 			require.NoError(t, err, "not a connection of Limits.Connections")
-			assert.Equal(t, fmt.Sprint(i), got.Text)
+			assert.Equal(t, strconv.Itoa(i), got.Text)
 			open = append(open, s)
 		}
 		require.NoError(t, open[0].CloseSend())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"testing"
 	"time"
 
@@ -89,7 +90,7 @@ func TestSessionSmoke(t *testing.T) {
 		s, err := echoStream.Open(t.Context(), to)
 		require.NoError(t, err, name)
 		for i := range 100 {
-			require.NoError(t, s.Send(line{fmt.Sprint(i)}))
+			require.NoError(t, s.Send(line{strconv.Itoa(i)}))
 			l, err := s.Recv()
 			require.NoError(t, err)
 			require.Equal(t, fmt.Sprint("got ", i), l.Text)

@@ -201,8 +201,7 @@ func (st *Stream) dropPending() {
 // stream can only be canceled or finished with an error. p is not kept.
 func (st *Stream) Send(ctx context.Context, p []byte) error {
 	if err := st.s.checkSize(ctx, len(p)); err != nil {
-		var e *Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*Error](err); ok {
 			e.Outcome = wire.OutcomeUnknown // of the call, which goes on
 		}
 		return err
