@@ -140,6 +140,7 @@ func TestSessionContextsAcross(t *testing.T) {
 				<-ctx.Done()
 				s.err = ctx.Err()
 				handlers <- s
+				time.Sleep(time.Millisecond) // both sides' clocks are one here: a reply at once may be in time
 				return text{"late"}, nil
 			})
 		})
