@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -71,7 +72,7 @@ func BenchmarkCall(b *testing.B) {
 // BenchmarkStream sends messages one way.
 func BenchmarkStream(b *testing.B) {
 	for _, size := range []int{32 << 10, 1 << 20} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
 			done := make(chan struct{})
 			client, server := tcpPair(b, session.Config{}, session.Config{Accept: func(st *session.Stream) {
 				defer close(done)
@@ -103,7 +104,7 @@ func BenchmarkStream(b *testing.B) {
 // BenchmarkPlain is BenchmarkStream without a session: a goroutine that writes and one that reads.
 func BenchmarkPlain(b *testing.B) {
 	for _, size := range []int{32 << 10, 1 << 20} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
 			ca, cb := sockets(b)
 			done := make(chan struct{})
 			go func() {
