@@ -142,14 +142,6 @@ func stringEndpoint() *endpoint.Endpoint {
 	return e
 }
 
-func serve(tb testing.TB, e *endpoint.Endpoint) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(tb, err)
-	go func() { _ = e.Serve(l) }()
-	return l.Addr().String()
-}
-
 // serveBare answers every line on l with the line "Thank you.": the floor.
 func serveBare(l net.Listener) {
 	for {

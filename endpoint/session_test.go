@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"testing"
 	"time"
@@ -125,4 +126,12 @@ func TestSessionSmoke(t *testing.T) {
 	require.NoError(t, c.Close())
 	var told *endpoint.Error
 	require.True(t, errors.As(err, &told))
+}
+
+func serve(tb testing.TB, e *endpoint.Endpoint) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(tb, err)
+	go func() { _ = e.Serve(l) }()
+	return l.Addr().String()
 }
