@@ -56,7 +56,7 @@ func build() (dir string, err error) {
 	binary = filepath.Join(dir, "node.exe")
 	args := []string{"build", "-o", binary}
 	if os.Getenv(coverVariable) != "" {
-		args = append(args, "-cover", "-coverpkg=gobnode/...")
+		args = append(args, "-cover", "-covermode=atomic", "-coverpkg=gobnode/endpoint,gobnode/cmd/node")
 	}
 	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("go build: %w\n%s", err, out)
