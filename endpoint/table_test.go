@@ -179,6 +179,26 @@ func TestNear(t *testing.T) {
 	assert.Empty(t, endpoint.New().Near("X"))
 }
 
+// TestNearIsBounded: a name that no other is like is found among 1,024 of its
+// length each time, and among 10,000 only when the search comes upon it.
+func TestNearIsBounded(t *testing.T) {
+	found := func(names int) (times int) {
+		e := endpoint.New()
+		e.AddHandleFunc("QQQQQQQQQQQQ", handle(""))
+		for i := range names - 1 {
+			e.AddHandleFunc(fmt.Sprintf("COMMAND-%04d", i), handle(""))
+		}
+		for range 50 {
+			if e.Near("QQQQQQQQQQQx") == "QQQQQQQQQQQQ" {
+				times++
+			}
+		}
+		return times
+	}
+	assert.Equal(t, 50, found(1024))
+	assert.Less(t, found(10_000), 40) // 5 are to be expected; 40 once in more years than there are
+}
+
 // TestDistance compares with the definition, computed without a table.
 func TestDistance(t *testing.T) {
 	random := seeded(t)
