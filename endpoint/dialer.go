@@ -44,6 +44,18 @@ type Dialer struct {
 	// session, InFlight together with those of its other connections.
 	Endpoint *Endpoint
 
+	// Backoff is between the attempts of a Client to connect.
+	Backoff Backoff
+
+	// Resolve, if set, returns the addresses that a name given to Dial stands
+	// for, as Open takes them. It is asked again every 30 s and, once a second at
+	// most, when a connection fails; ctx ends after 5 s. While it fails or returns
+	// none, those it returned last stay in use.
+	Resolve func(ctx context.Context, name string) ([]string, error)
+
+	// Breaker, if set, returns the circuit breaker of the node at addr.
+	Breaker func(addr string) Breaker
+
 	// NetDial, if set, makes the connection in place of a net.Dialer. network
 	// is "tcp" or "unix".
 	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -59,7 +71,7 @@ func Open(addr string) (*Conn, error) {
 // gives up after 5 s, or when ctx ends; ctx has no effect on the Conn later.
 // Failures are not_run: no command has been sent.
 func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
-	c, stream, err := d.connect(ctx, addr)
+	c, stream, err := d.connect(ctx, addr, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +79,9 @@ func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
 }
 
 // connect returns a connection of the network and what is spoken on: the same,
-// or TLS over it.
-func (d *Dialer) connect(ctx context.Context, addr string) (c, stream net.Conn, err error) {
-	if c, err = d.dial(ctx, addr); err != nil {
+// or TLS over it. hurried, if not nil, reports whether a call waits for it.
+func (d *Dialer) connect(ctx context.Context, addr string, hurried func() bool) (c, stream net.Conn, err error) {
+	if c, err = d.dial(ctx, addr, hurried); err != nil {
 		return nil, nil, errors.WithStack(err)
 	}
 	setUserTimeout(c)
@@ -83,17 +95,23 @@ func (d *Dialer) connect(ctx context.Context, addr string) (c, stream net.Conn, 
 	return c, stream, nil
 }
 
-func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (d *Dialer) dial(ctx context.Context, addr string, hurried func() bool) (net.Conn, error) {
 	network, address := netaddr.Split(addr)
-	dial := d.NetDial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errSlowDial)
 	defer cancel()
-	c, err := dial(ctx, network, address)
+	attempts, addresses := race{dial: d.NetDial, network: network, hurried: hurried}, []string{address}
+	var err error
+	if d.NetDial == nil {
+		attempts.dial = new(net.Dialer).DialContext
+		if network == "tcp" {
+			addresses, err = hosts(ctx, net.DefaultResolver.LookupHost, address)
+		}
+	}
 	if err == nil {
-		return c, nil
+		var c net.Conn
+		if c, err = attempts.run(ctx, addresses); err == nil {
+			return c, nil
+		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, &Error{Code: CodeOf(ctx.Err()), Outcome: OutcomeNotRun, Message: "cannot connect to " + address + ": " + cause.Error(), cause: cause}

@@ -70,3 +70,12 @@ const (
 	LeastCharge    = leastCharge
 	FirstAllowance = firstAllowance
 )
+
+// CutConnections closes the connections of a Client's nodes that take calls.
+func (c *Client) CutConnections() {
+	for _, n := range *c.nodes.Load() {
+		if l := n.link.Load(); l != nil {
+			_ = l.peer.Close()
+		}
+	}
+}

@@ -13,6 +13,7 @@ type Error struct {
 	Code    wire.Code
 	Outcome wire.Outcome // of a call; of a session it says nothing
 	Message string
+	Told    bool     // the peer said so in an ERROR; otherwise this side found out
 	Pairs   []string // strings two by two: what an ERROR frame carried beside its message
 	Cause   error    // what Unwrap returns: a context's error, or how the session ended; nil if the peer said so
 }

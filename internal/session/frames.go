@@ -45,6 +45,9 @@ func (s *Session) onHello(p []byte) error {
 		return forbidden("HELLO that is malformed or not the first frame")
 	}
 	s.helloed = true
+	if s.stats.RTT == 0 {
+		s.stats.RTT = time.Since(s.started) // of the greeting, until a PING tells better
+	}
 	s.peer.Program = h.Program
 	if h.Message != 0 {
 		s.peer.Message = h.Message
@@ -294,7 +297,7 @@ func (s *Session) onError(p []byte) error {
 	if st == nil {
 		return err
 	}
-	s.endLocal(st, &Error{Code: e.Code, Outcome: e.Outcome, Message: string(e.Message), Pairs: e.Pairs.Strings()})
+	s.endLocal(st, &Error{Code: e.Code, Outcome: e.Outcome, Message: string(e.Message), Told: true, Pairs: e.Pairs.Strings()})
 	return nil
 }
 

@@ -235,7 +235,7 @@ type Stats struct {
 	Received uint64        // bytes read
 	Writes   uint64        // system calls to write, or calls of Write
 	Sent     uint64        // bytes written
-	RTT      time.Duration // of the last PING; 0 before the first
+	RTT      time.Duration // of the last PING; before the first, how long the peer's HELLO took; 0 until then
 	Program  string        // the peer's name and version
 	Limits   [numLimits]uint64
 }
