@@ -22,7 +22,7 @@ const dialTimeout = 5 * time.Second
 type Dialer struct {
 	// TLS, if set, makes connections TLS from the first byte. The least version
 	// is 1.3 unless MinVersion says otherwise; an empty ServerName is taken from
-	// the address. The configuration is cloned.
+	// the address, "localhost" for a path. The configuration is cloned.
 	TLS *tls.Config
 
 	// Limits: Handshake bounds the TLS handshake, Line a reply read by
@@ -155,10 +155,12 @@ func (d *Dialer) handshake(ctx context.Context, c net.Conn, addr string) (net.Co
 		config.MinVersion = tls.VersionTLS13
 	}
 	network, address := netaddr.Split(addr)
-	if config.ServerName == "" && network == "tcp" {
-		config.ServerName, _, _ = net.SplitHostPort(address)
+	if config.ServerName == "" {
+		if network == "tcp" {
+			config.ServerName, _, _ = net.SplitHostPort(address)
+		}
 		if config.ServerName == "" {
-			config.ServerName = "localhost" // what an empty host dials
+			config.ServerName = "localhost" // what an empty host dials; a path is no name that a certificate could be for
 		}
 	}
 	if limit := d.Limits.withDefaults().Handshake; limit > 0 {

@@ -71,11 +71,20 @@ func ended(ctx context.Context, doing string) error {
 	return &failure{code: exitInterrupted, text: doing + ": " + cause.Error()}
 }
 
-// cannotConnect is the failure behind err of Dialer.Open.
-func (n *node) cannotConnect(ctx context.Context, err error) error {
-	if f := ended(ctx, "connecting to "+n.addr); f != nil {
+// cannotConnect is the failure of having connected to none of the addresses.
+// ctx bounded the connecting; failed is why, each from whyNot.
+func (n *node) cannotConnect(ctx context.Context, failed []string) error {
+	if f := ended(ctx, "connecting to "+strings.Join(n.addrs, ", ")); f != nil {
 		return f
 	}
+	if len(failed) == 1 {
+		return &failure{code: exitConnect, text: failed[0]}
+	}
+	return &failure{code: exitConnect, text: "no node answers: " + strings.Join(failed, "; ")}
+}
+
+// whyNot is the text of err, of connecting to addr, and what to try.
+func whyNot(addr string, err error) string {
 	text, try := err.Error(), ""
 	if e, ok := asError(err); ok {
 		text = e.Message
@@ -85,28 +94,42 @@ func (n *node) cannotConnect(ctx context.Context, err error) error {
 		case e.Code == endpoint.Unauthenticated:
 			try = "; -tls-ca names the file with the authority that signed it, -connect a name that it is for"
 		case strings.HasSuffix(text, "?"):
-			try = " Try: node -listen " + n.addr + " there"
+			try = " Try: node -listen " + addr + " there"
 		}
 	}
-	return &failure{code: exitConnect, text: text + try}
+	return text + try
 }
 
 // lost is the failure of a connection that ended too early. err is what reading
 // from it, or writing to it, returned.
-func (n *node) lost(ctx context.Context, doing string, err error) error {
+func (l *link) lost(ctx context.Context, doing string, err error) error {
 	if f := ended(ctx, doing); f != nil {
 		return f
 	}
-	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // an alert of TLS, as crypto/tls reports it
-		return &failure{code: exitConnect, text: doing + ": " + n.addr + " refused this side's certificate: " + alert.Err.Error() +
-			"; try -tls-cert and -tls-key with one that it knows"}
+	if refused := l.certificateRefused(err); refused != "" {
+		return &failure{code: exitConnect, text: doing + ": " + refused}
 	}
+	return &failure{code: exitConnect, text: doing + ": " + l.whyLost(err) +
+		"; what was under way may have run or not; see whether the node there still runs, and connect again"}
+}
+
+// certificateRefused is the text of an alert of TLS, as crypto/tls reports it;
+// empty if err is none.
+func (l *link) certificateRefused(err error) string {
+	alert, ok := errors.AsType[*net.OpError](err)
+	if !ok || alert.Op != "remote error" {
+		return ""
+	}
+	return l.addr + " refused this side's certificate: " + alert.Err.Error() + "; try -tls-cert and -tls-key with one that it knows"
+}
+
+// whyLost is the text of err, which ended the connection.
+func (l *link) whyLost(err error) string {
 	why := "closed by the peer"
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		why = rootText(err)
 	}
-	return &failure{code: exitConnect, text: doing + ": lost the connection to " + n.addr + ": " + why +
-		"; what was under way may have run or not; see whether the node there still runs, and connect again"}
+	return "lost the connection to " + l.addr + ": " + why
 }
 
 // answered is the failure of a peer that answered with an ERR line.

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"gobnode/endpoint"
+)
+
+// watchTime is how often the round-trip times are looked at. A session measures
+// them with each heartbeat.
+const watchTime = 250 * time.Millisecond
+
+// A watcher prints what becomes of the nodes, one line for each change:
+//
+//	2026-11-21T09:00:00.000Z localhost:61000 ready, rtt 212µs
+//	2026-11-21T09:00:15.001Z localhost:61000 rtt 184µs
+//	2026-11-21T09:00:21.440Z localhost:61000 connecting: the connection was lost
+//	2026-11-21T09:00:21.441Z localhost:61000 backing off for 61ms: cannot connect to ...
+//	2026-11-21T09:00:24.872Z localhost:61000 ready again after 3.432s, rtt 230µs
+type watcher struct {
+	n     *node
+	nodes map[string]*watched
+}
+
+// A watched is what was printed of a node last.
+type watched struct {
+	phase      endpoint.Phase
+	why        string // the error
+	rtt        time.Duration
+	reconnects uint64
+	since      time.Time // since when it is not ready; zero while it is, and before it was
+}
+
+// watch prints the states of the nodes until ctx ends, which is what it is there
+// for, and no failure.
+func (n *node) watch(ctx context.Context) error {
+	config, err := n.clientTLS()
+	if err != nil {
+		return err
+	}
+	d := &endpoint.Dialer{TLS: config, Logger: n.log}
+	if !n.verbose {
+		d.Logger = slog.New(slog.DiscardHandler) // it would say the same again
+	}
+	making, cancel := n.within(ctx)
+	defer cancel()
+	c, err := d.Dial(making, n.addrs...)
+	if err != nil {
+		return n.cannotConnect(making, []string{whyNot(strings.Join(n.addrs, ","), err)})
+	}
+	defer func() { _ = c.Close() }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	changes := make(chan endpoint.ClientStats)
+	go follow(ctx, c, changes)
+	tick := time.NewTicker(watchTime)
+	defer tick.Stop()
+	w := &watcher{n: n, nodes: make(map[string]*watched)}
+	for {
+		select {
+		case s := <-changes:
+			err = w.changed(s)
+		case <-tick.C:
+			err = w.measured(c.Stats())
+		case <-ctx.Done():
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// follow passes the changes on. It ends with ctx.
+func follow(ctx context.Context, c *endpoint.Client, to chan<- endpoint.ClientStats) {
+	for s := range c.Watch(ctx) {
+		select {
+		case to <- s:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// changed prints what is another state than the last.
+func (w *watcher) changed(s endpoint.ClientStats) error {
+	for _, n := range s.Nodes {
+		last := w.nodes[n.Addr]
+		first := last == nil
+		if first {
+			last = new(watched)
+			w.nodes[n.Addr] = last
+		}
+		phase, why := n.State.Phase, ""
+		if n.State.Err != nil {
+			why = n.State.Err.Error()
+		}
+		ready := phase == endpoint.PhaseReady
+		if !first && phase == last.phase && why == last.why && n.Reconnects == last.reconnects {
+			continue
+		}
+		// A node that is away is connected to again and again: between two failures
+		// for the same reason there is nothing to tell.
+		if !w.n.verbose && !first && !ready && last.phase == endpoint.PhaseBackingOff && why == last.why {
+			continue
+		}
+		text := n.State.String()
+		if ready && n.Reconnects > 0 {
+			text += " again"
+			if !last.since.IsZero() {
+				text += " after " + time.Since(last.since).Round(time.Millisecond).String()
+			}
+		}
+		if ready {
+			text += ", rtt " + rounded(n.RTT)
+		}
+		*last = watched{phase: phase, why: why, rtt: n.RTT, reconnects: n.Reconnects, since: last.away(first, ready)}
+		if err := w.print(n.Addr, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// away returns since when a node is not ready, now that it is or is not.
+func (last *watched) away(first, ready bool) time.Time {
+	switch {
+	case ready:
+		return time.Time{}
+	case first || last.phase == endpoint.PhaseReady:
+		return time.Now()
+	}
+	return last.since
+}
+
+// measured prints round-trip times that are new. Changes of state come by
+// changed alone, and in order.
+func (w *watcher) measured(s endpoint.ClientStats) error {
+	for _, n := range s.Nodes {
+		last := w.nodes[n.Addr]
+		if last == nil || last.phase != endpoint.PhaseReady || n.State.Phase != endpoint.PhaseReady ||
+			n.Reconnects != last.reconnects || n.RTT == last.rtt {
+			continue
+		}
+		last.rtt = n.RTT
+		if err := w.print(n.Addr, "rtt "+rounded(n.RTT)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watcher) print(addr, text string) error {
+	const milliseconds = "2006-01-02T15:04:05.000Z07:00"
+	return w.n.print(harmless(time.Now().Format(milliseconds)+" "+addr+" "+text) + "\n")
+}
+
+// rounded is a round-trip time to the microsecond.
+func rounded(rtt time.Duration) string { return rtt.Round(time.Microsecond).String() }
