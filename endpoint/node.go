@@ -254,15 +254,17 @@ var errDraining = errors.New("the peer is being drained")
 
 // lost takes note of a session that takes no more calls.
 func (n *node) lost(s *session.Session) {
-	err := s.Err()
-	if err == nil {
-		err = errDraining
-	}
 	if n.ctx.Err() != nil {
 		return // this side's doing
 	}
+	err, drained := s.Err(), false
+	if drained = err == nil || errors.Is(err, session.ErrClosed); drained { // ErrClosed: and over already
+		err = errDraining
+	} else {
+		err = errors.WithMessage(err, "the connection broke")
+	}
 	n.set(PhaseConnecting, time.Time{}, err)
-	if errors.Is(err, errDraining) || errors.Is(err, session.ErrClosed) {
+	if drained {
 		n.c.logger.Info("the peer is being drained; connecting again", "addr", n.addr)
 	} else {
 		n.c.logger.Warn("connection lost; connecting again", "addr", n.addr, "error", err)

@@ -151,6 +151,13 @@ func (p *process) wait(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// kill ends a process with SIGKILL, and waits until its sockets are gone.
+func kill(t *testing.T, p *process) {
+	t.Helper()
+	require.NoError(t, p.cmd.Process.Kill())
+	p.wait(t)
+}
+
 func (p *process) signal(t *testing.T, sig os.Signal) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(sig))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +25,8 @@ const (
 
 // A reconnecting is the time without a connection at a terminal. Attempts are
 // made at once, then after endpoint's Backoff, and when a line is typed. That
-// line goes out if the attempt succeeds; otherwise its user is told that it does
-// not, as by redis-cli: a command that runs by itself when its user has turned to
+// line, and those behind it, go out if the attempt succeeds; otherwise their user
+// is told that they do not, as by redis-cli: a command that runs by itself when its user has turned to
 // something else is worse than one to type again.
 type reconnecting struct {
 	p      *prompt
@@ -33,7 +34,7 @@ type reconnecting struct {
 	timer  *time.Timer // for the next attempt
 	until  time.Time   // when that is
 	made   chan made   // the result of the attempt under way; nil without one
-	held   *string     // the line that waits for it
+	held   []string    // the lines that wait for it
 	status string      // that is shown
 	why    string      // the last failure that was told
 }
@@ -44,7 +45,7 @@ type made struct {
 	err error
 }
 
-// reconnect returns a new connection, on which the line that waited for it has
+// reconnect returns a new connection, on which the lines that waited for it have
 // been sent. Without one the user has left, or err ends the prompt.
 func (p *prompt) reconnect(ctx context.Context, before *conversation) (_ *conversation, err error) {
 	r := &reconnecting{p: p, before: before, timer: time.NewTimer(0)}
@@ -53,16 +54,12 @@ func (p *prompt) reconnect(ctx context.Context, before *conversation) (_ *conver
 	tick := time.NewTicker(statusTime)
 	defer tick.Stop()
 	for {
-		lines := p.lines
-		if r.held != nil {
-			lines = nil // one at a time
-		}
 		select {
-		case line, ok := <-lines:
+		case line, ok := <-p.lines:
 			if !ok {
 				return nil, p.badInput()
 			}
-			r.held = &line
+			r.held = append(r.held, line)
 			r.attempt(ctx)
 		case <-r.timer.C:
 			r.attempt(ctx)
@@ -131,22 +128,26 @@ func (r *reconnecting) connected(l *link) *conversation {
 		r.p.n.log.Info("connected again", "addr", l.addr)
 	}
 	t := newConversation(l)
-	if r.held != nil {
-		t.send(*r.held)
+	for _, line := range r.held {
+		t.send(line)
 	}
 	return t
 }
 
 // failed tells why an attempt failed, once for each reason, and what becomes of
-// the line that waited for it.
+// the lines that waited for it.
 func (r *reconnecting) failed(err error) {
 	r.p.failures++
 	r.wait()
 	why := strings.TrimSuffix(err.Error(), ".")
-	switch line := r.held; {
-	case line != nil && strings.TrimSpace(*line) != "":
-		r.say("not sent: " + quote(*line) + ": " + why)
-	case why != r.why || line != nil: // an empty line asks for an attempt
+	asked := len(r.held) > 0
+	r.held = slices.DeleteFunc(r.held, func(line string) bool { return strings.TrimSpace(line) == "" })
+	switch more := len(r.held) - 1; {
+	case more > 0:
+		r.say("not sent: " + quote(r.held[0]) + " and " + strconv.Itoa(more) + " more: " + why)
+	case more == 0:
+		r.say("not sent: " + quote(r.held[0]) + ": " + why)
+	case asked || why != r.why: // an empty line asks for no more than an attempt
 		r.say(why + "; trying again")
 	}
 	r.held, r.why = nil, why

@@ -41,7 +41,7 @@ func (n *node) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &endpoint.Dialer{TLS: config, Logger: n.log}
+	d := &endpoint.Dialer{TLS: config, Logger: n.log, Heartbeat: time.Second} // or as seldom as the node wants it
 	if !n.verbose {
 		d.Logger = slog.New(slog.DiscardHandler) // it would say the same again
 	}
