@@ -23,14 +23,14 @@ type route struct {
 	n    *node
 	l    *link
 	done func(error) // of the node's breaker; may be nil
-	at   time.Time   // when the call began, if that is of interest
+	at   int64       // when the call began, as of Client.now; 0 if that is of no interest
 }
 
 // begin counts a call that takes r.
 func (r *route) begin() {
 	r.n.started.Add(1)
 	if r.n.c.several() {
-		r.at = time.Now()
+		r.at = r.n.c.now()
 	}
 }
 
@@ -41,11 +41,12 @@ func (r *route) end(refused *Error) {
 	switch {
 	case refused == nil:
 		n.unshun()
-		if !r.at.IsZero() {
-			n.took(time.Since(r.at))
+		if r.at != 0 {
+			now := n.c.now()
+			n.took(time.Duration(now-r.at), now)
 		}
 	case refused.byPeer() && refused.crowded():
-		n.shun(n.c.backoff)
+		n.shun(n.c.backoff, n.c.now())
 	case refused.Outcome == OutcomeFailed:
 		n.unshun()
 	}
@@ -72,9 +73,9 @@ func (c *Client) pick(not []*node) (r route, _ error) {
 	var broken error
 	var closed []*node // by their breakers
 	for {
-		n, l := choose(nodes, not, closed)
+		n, l := c.choose(nodes, not, closed)
 		if n == nil && len(not) > 0 {
-			n, l = choose(nodes, nil, closed)
+			n, l = c.choose(nodes, nil, closed)
 		}
 		if n == nil {
 			return route{}, broken
@@ -91,11 +92,8 @@ func (c *Client) pick(not []*node) (r route, _ error) {
 }
 
 // choose is pick without breakers.
-func choose(nodes, not, nor []*node) (*node, *link) {
-	var now int64
-	if len(nodes) > 1 {
-		now = sinceBegan()
-	}
+func (c *Client) choose(nodes, not, nor []*node) (*node, *link) {
+	now := c.now()
 	n, l := chooseOf(nodes, func(n *node) bool {
 		return n.shunned.Load() <= now && !slices.Contains(not, n) && !slices.Contains(nor, n)
 	}, now)

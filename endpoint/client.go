@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gobnode/internal/session"
 
@@ -43,6 +44,7 @@ type Client struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // of the nodes, their sessions and keepNames
 	nodes   atomic.Pointer[[]*node]
+	began   time.Time
 	asked   chan struct{} // one token when the names are to be resolved again
 
 	waiting   atomic.Int64 // calls that wait for a connection
@@ -93,7 +95,7 @@ func (d *Dialer) Dial(ctx context.Context, addrs ...string) (*Client, error) {
 }
 
 func (d *Dialer) newClient() *Client {
-	c := &Client{d: *d, backoff: d.Backoff.withDefaults(), logger: loggerOr(d.Logger), asked: make(chan struct{}, 1)}
+	c := &Client{d: *d, backoff: d.Backoff.withDefaults(), logger: loggerOr(d.Logger), began: time.Now(), asked: make(chan struct{}, 1)}
 	c.d.Limits = d.Limits.withDefaults()
 	if e := d.Endpoint; e != nil {
 		e.init()
@@ -106,6 +108,10 @@ func (d *Dialer) newClient() *Client {
 	c.nodes.Store(new([]*node))
 	return c
 }
+
+// now is the time in ns since the Client was made, on the monotonic clock and
+// small enough for an atomic; never 0.
+func (c *Client) now() int64 { return int64(time.Since(c.began)) + 1 }
 
 // greeted waits until a node is ready, or the first attempt of each has failed.
 func (c *Client) greeted(ctx context.Context) error {

@@ -44,6 +44,7 @@ type node struct {
 	phase     Phase
 	until     time.Time
 	err       error
+	drained   bool          // the last connection was ended by a drain
 	leaving   int           // sessions that take no more calls and have not ended
 	left      chan struct{} // closed when leaving falls, if not nil
 	tried     bool          // the first attempt has ended
@@ -64,7 +65,7 @@ func newNode(c *Client, addr string) *node {
 func (n *node) run() {
 	var last attempt
 	for n.pause(last) {
-		n.set(PhaseConnecting, time.Time{}, nil)
+		n.set(PhaseConnecting, time.Time{})
 		l, err := n.c.d.dialSession(n.ctx, n.addr, n.c.budget, n.hurried)
 		switch {
 		case err != nil:
@@ -102,7 +103,7 @@ func (n *node) pause(last attempt) bool {
 	if waiting && soon.Before(until) {
 		until = soon
 	}
-	n.set(PhaseBackingOff, until, nil)
+	n.set(PhaseBackingOff, until)
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	for {
@@ -114,7 +115,7 @@ func (n *node) pause(last attempt) bool {
 		case <-n.poke:
 			if !last.reached && soon.Before(until) {
 				until = soon
-				n.set(PhaseBackingOff, until, nil)
+				n.set(PhaseBackingOff, until)
 				timer.Reset(time.Until(until))
 			}
 		}
@@ -167,9 +168,6 @@ func (n *node) serve(l *link, failures int) (proven bool) {
 	case <-n.ctx.Done():
 	}
 	n.retire(l)
-	n.c.mu.Lock()
-	n.leaving++
-	n.c.mu.Unlock()
 	n.lost(s)
 	n.c.wg.Go(func() { n.seeOff(l) })
 	return n.answered() != answered || time.Since(since) >= provenTime
@@ -208,20 +206,17 @@ func (n *node) seeOff(l *link) {
 
 // state is the node's state. Under c.mu.
 func (n *node) state() State {
-	if n.phase != PhaseReady && n.leaving > 0 && errors.Is(n.err, errDraining) {
+	if n.phase != PhaseReady && n.leaving > 0 && n.drained {
 		return State{Phase: PhaseDraining, Err: n.err}
 	}
 	return State{Phase: n.phase, Until: n.until, Err: n.err}
 }
 
-// set puts the node into a phase. The error stays, unless err is another.
-func (n *node) set(p Phase, until time.Time, err error) {
+// set puts the node into a phase.
+func (n *node) set(p Phase, until time.Time) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.phase, n.until = p, until
-	if err != nil {
-		n.err = err
-	}
 	n.c.notify()
 }
 
@@ -237,6 +232,7 @@ func (n *node) failed(err error) {
 // ready takes note of a connection.
 func (n *node) ready(l *link, failures int) {
 	n.c.mu.Lock()
+	n.drained = false
 	n.phase, n.until, n.err, n.tried = PhaseReady, time.Time{}, nil, true
 	n.connected++
 	again := n.connected > 1
@@ -254,19 +250,23 @@ var errDraining = errors.New("the peer is being drained")
 
 // lost takes note of a session that takes no more calls.
 func (n *node) lost(s *session.Session) {
-	if n.ctx.Err() != nil {
-		return // this side's doing
-	}
-	err, drained := s.Err(), false
-	if drained = err == nil || errors.Is(err, session.ErrClosed); drained { // ErrClosed: and over already
+	err := s.Err()
+	drained := err == nil || errors.Is(err, session.ErrClosed)
+	if drained {
 		err = errDraining
 	} else {
 		err = errors.WithMessage(err, "the connection broke")
 	}
-	n.set(PhaseConnecting, time.Time{}, err)
-	if drained {
+	n.c.mu.Lock()
+	n.leaving++
+	n.phase, n.drained, n.err = PhaseConnecting, drained, err
+	n.c.notify()
+	n.c.mu.Unlock()
+	switch {
+	case n.ctx.Err() != nil: // this side's doing
+	case drained:
 		n.c.logger.Info("the peer is being drained; connecting again", "addr", n.addr)
-	} else {
+	default:
 		n.c.logger.Warn("connection lost; connecting again", "addr", n.addr, "error", err)
 	}
 	n.c.askAgain()

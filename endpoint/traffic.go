@@ -24,15 +24,10 @@ type traffic struct {
 	outcomes  [3]atomic.Uint64 // of those that did not
 
 	cost    atomic.Uint64 // float64: mean latency in ns; 0 before the first
-	costAt  atomic.Int64  // when that was, in ns since began
+	costAt  atomic.Int64  // when that was, as of Client.now
 	refused atomic.Int64  // calls in a row that the node refused for lack of room
-	shunned atomic.Int64  // until then, in ns since began, others are preferred
+	shunned atomic.Int64  // until then, as of Client.now, others are preferred
 }
-
-// began is what times in atomics count from, so that they are monotonic.
-var began = time.Now()
-
-func sinceBegan() int64 { return int64(time.Since(began)) }
 
 // ended counts the end of a call that started counted.
 func (t *traffic) ended(refused *Error) {
@@ -58,30 +53,32 @@ func (t *traffic) inFlight() uint64 {
 
 // took adds a latency to the mean. Two calls that end at once may lose one of
 // them: a mean does not mind.
-func (t *traffic) took(d time.Duration) {
+func (t *traffic) took(d time.Duration, now int64) {
 	mean := float64(d)
-	if old := math.Float64frombits(t.cost.Load()); old > 0 {
+	if old := t.latency(now); old > 0 {
 		mean = old + (mean-old)*costShare
 	}
 	t.cost.Store(math.Float64bits(mean))
-	t.costAt.Store(sinceBegan())
+	t.costAt.Store(now)
+}
+
+// latency is the mean as it stands now.
+func (t *traffic) latency(now int64) float64 {
+	age := max(now-t.costAt.Load(), 0)
+	return math.Float64frombits(t.cost.Load()) * math.Exp2(-float64(age)/float64(costHalf))
 }
 
 // load is what a further call is likely to wait: the mean latency times the
 // calls ahead of it. Nodes of which nothing is known are compared by these alone.
 func (t *traffic) load(now int64) float64 {
-	mean := math.Float64frombits(t.cost.Load())
-	if age := now - t.costAt.Load(); age > 0 {
-		mean *= math.Exp2(-float64(age) / float64(costHalf))
-	}
-	return max(mean, 1) * float64(t.inFlight()+1)
+	return max(t.latency(now), 1) * float64(t.inFlight()+1)
 }
 
 // shun has others preferred for as long as b says after so many refusals in a
 // row.
-func (t *traffic) shun(b Backoff) {
+func (t *traffic) shun(b Backoff, now int64) {
 	failures := t.refused.Add(1)
-	t.shunned.Store(sinceBegan() + int64(b.delay(int(min(failures, 1000)))))
+	t.shunned.Store(now + int64(b.delay(int(min(failures, 1000)))))
 }
 
 // unshun takes note of a call that the node did not refuse.
