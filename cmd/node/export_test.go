@@ -1,6 +1,13 @@
 package main
 
-import "flag"
+import (
+	"context"
+	"flag"
+	"io"
+
+	"gobnode/endpoint"
+	"gobnode/handlers"
+)
 
 // What the tests need of the inside.
 var (
@@ -9,6 +16,15 @@ var (
 	Harmless   = harmless
 	Completion = completion
 )
+
+// RunWith is run, and more gives a serving node further commands.
+func RunWith(ctx context.Context, more func(*endpoint.Endpoint), args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	n := &node{stdin: stdin, stdout: stdout, stderr: stderr, register: func(e *endpoint.Endpoint) {
+		handlers.Register(e)
+		more(e)
+	}}
+	return n.main(ctx, args)
+}
 
 // FlagNames are the names of all flags.
 func FlagNames() (names []string) {

@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -29,6 +30,11 @@ const patience = 2 * time.Minute
 var binary string
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(ledgerVariable); path != "" {
+		os.Exit(serveLedger(path))
+	}
+	// Most tests wait for processes, clocks and networks, not for processors.
+	_ = flag.Set("test.parallel", "8")
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "NODE_") && name != coverVariable {
 			_ = os.Unsetenv(name)
