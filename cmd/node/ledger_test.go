@@ -62,6 +62,7 @@ type cell struct {
 
 	mu    sync.Mutex // guards following
 	calls []*made
+	noise time.Duration // that a timer of load's was late, at most
 }
 
 // made is a call as its caller saw it.
@@ -91,18 +92,26 @@ func fixedAddr(t *testing.T) string {
 	return ""
 }
 
-// start starts a node with the ledger. through, if any, is what runs it.
+// start starts a node with the ledger. through, if any, is what runs it. A process
+// that another test is about to start holds, for a moment, the sockets that this
+// one has just closed: an address in use is tried again.
 func (c *cell) start(t *testing.T, addr string, through ...string) *process {
 	t.Helper()
 	args := append(through, os.Args[0], "-listen", addr)
-	p := &process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), ledgerVariable+"="+c.path)
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
-	p.begin(t)
-	at, err := time.Parse("2006-01-02T15:04:05.000Z07:00", p.stderr.await(t, `time=(\S+) level=INFO `+listening)[1])
-	require.NoError(t, err)
-	c.back = at
-	return p
+	for {
+		p := &process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
+		p.cmd.Env = append(os.Environ(), ledgerVariable+"="+c.path)
+		p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+		p.begin(t)
+		said := p.stderr.await(t, `time=(\S+) level=INFO `+listening+`|address already in use`)
+		if said[1] == "" {
+			continue
+		}
+		at, err := time.Parse("2006-01-02T15:04:05.000Z07:00", said[1])
+		require.NoError(t, err)
+		c.back = at
+		return p
+	}
 }
 
 // dial connects until the end of the test.
@@ -148,7 +157,8 @@ func (c *cell) load(client *endpoint.Client, perSecond int, limit time.Duration)
 		begin, n := time.Now(), 0
 		for {
 			select {
-			case <-tick.C:
+			case at := <-tick.C:
+				c.late(time.Since(at))
 			case <-over:
 				return
 			}
@@ -163,10 +173,18 @@ func (c *cell) load(client *endpoint.Client, perSecond int, limit time.Duration)
 	}
 }
 
+// late takes note of how busy the machine is.
+func (c *cell) late(d time.Duration) {
+	c.mu.Lock()
+	c.noise = max(c.noise, d)
+	c.mu.Unlock()
+}
+
 // A tally is what became of the calls of a cell.
 type tally struct {
 	calls, succeeded, notRun, unknown int
 	errors                            map[string]int
+	noise                             time.Duration
 	latest                            time.Duration // that a caller was back behind its deadline
 	reconnected                       time.Duration // from the node's return to the first success; negative: there was none
 }
@@ -206,10 +224,11 @@ func (c *cell) judge(t *testing.T) *tally {
 			assert.Fail(t, "no handler fails", "call %d: %v", id, m.err)
 		}
 	}
-	t.Logf("%d calls: %d succeeded, %d not_run, %d unknown %v; back by deadline + %v; connected again within %v",
-		s.calls, s.succeeded, s.notRun, s.unknown, s.errors, max(s.latest, 0), s.reconnected)
+	t.Logf("%d calls: %d succeeded, %d not_run, %d unknown %v; back by deadline + %v (a timer: + %v); connected again within %v",
+		s.calls, s.succeeded, s.notRun, s.unknown, s.errors, max(s.latest, 0), c.noise, s.reconnected)
 	require.NotZero(t, s.succeeded)
-	assert.Less(t, s.latest, time.Second, "50 ms, but for the noise of the machine")
+	s.noise = c.noise
+	assert.Less(t, s.latest, time.Second+s.noise, "50 ms, but for the noise of the machine")
 	return s
 }
 
@@ -217,5 +236,5 @@ func (c *cell) judge(t *testing.T) *tally {
 func (s *tally) returned(t *testing.T) {
 	t.Helper()
 	assert.GreaterOrEqual(t, s.reconnected, time.Duration(0), "no call found it")
-	assert.Less(t, s.reconnected, 2*time.Second, "200 ms, but for the noise of the machine")
+	assert.Less(t, s.reconnected, 2*time.Second+s.noise, "200 ms, but for the noise of the machine")
 }
