@@ -137,8 +137,9 @@ func (s *Session) refusal(c *wire.Call) *Error {
 	case !validName(c.Name):
 		return notRun(wire.InvalidArgument, "a name is 1 to 64 printable ASCII characters without spaces", nil)
 	case !s.cfg.Budget.Take(callCharge):
-		s.fired(LimitInFlight, "too many bytes in flight")
-		return notRun(wire.ResourceExhausted, "too many bytes in flight", nil)
+		text := s.cfg.Budget.Full(callCharge)
+		s.fired(LimitInFlight, text)
+		return notRun(wire.ResourceExhausted, text, nil)
 	}
 	return nil
 }
@@ -251,7 +252,7 @@ func (s *Session) store(st *Stream, data []byte, eom bool) {
 	}
 	if over := st.in.held - st.covered; !st.local && over > 0 {
 		if !s.charge(st, over) {
-			s.refuseServed(st, notRun(wire.ResourceExhausted, "too many bytes in flight", nil))
+			s.refuseServed(st, notRun(wire.ResourceExhausted, s.cfg.Budget.Full(over), nil))
 			return
 		}
 		st.covered += over

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -96,6 +97,19 @@ func (b *Budget) Give(n int64) {
 	for ; b != nil; b = b.parent {
 		b.used.Add(-n)
 	}
+}
+
+// Full says, after Take has failed, which budget has no room for n bytes: b, or the one around it.
+func (b *Budget) Full(n int64) string {
+	who := "the calls under way"
+	switch {
+	case b.parent == nil:
+	case b.used.Load()+n > b.limit:
+		who = "the calls of this session"
+	default:
+		b = b.parent
+	}
+	return fmt.Sprintf("%s hold all of the %d bytes that they may: try again later", who, b.limit)
 }
 
 // Used returns the bytes reserved now.

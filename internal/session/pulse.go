@@ -286,6 +286,13 @@ func (s *Session) onPong(p []byte) error {
 	return nil
 }
 
+// Fired counts and logs a limit as the session does: for whoever serves its calls and takes from its budget himself.
+func (s *Session) Fired(l Limit, text string) {
+	s.mu.Lock()
+	s.fired(l, text)
+	s.unlock()
+}
+
 // fired counts a limit and logs it, once a second at most.
 func (s *Session) fired(l Limit, text string) {
 	s.stats.Limits[l]++

@@ -54,7 +54,7 @@ type Config struct {
 	Progress  time.Duration // 10 s: for a frame to become whole, and for 64 KiB of a message or of what is written
 
 	Program string          // name and version, told to the peer
-	Context context.Context // what handlers' contexts derive from; nil: context.Background(). Not to be canceled
+	Context context.Context // what handlers' contexts derive from, and nothing else ends with; nil: context.Background()
 	Logger  *slog.Logger    // nil: slog.Default()
 	OnLimit func(Limit)     // called when a limit fires; must not block
 }
