@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"fmt"
 	"math"
 
 	"gobnode/internal/session"
@@ -13,7 +14,8 @@ const leastCharge = 8 << 10
 // A charge is one call's part of a budget.
 type charge struct {
 	from  *session.Budget
-	limit int64 // Limits.InFlight; negative: none
+	limit int64 // of from, or of what may be held of it; negative: none
+	full  noter // told when there is not so much left, if not nil
 	least int64 // what hold takes at least
 	held  int64
 }
@@ -26,8 +28,17 @@ func newBudget(limit int) *session.Budget {
 	return session.NewBudget(int64(limit), nil)
 }
 
+// A noter takes note of a call that is refused for Limits.InFlight.
+type noter interface{ inFlightFull(text string) }
+
 func (e *Endpoint) newCharge() charge {
-	return charge{from: e.inFlight, limit: int64(e.limits.InFlight), least: leastCharge}
+	return charge{from: e.inFlight, limit: int64(e.limits.InFlight), full: e, least: leastCharge}
+}
+
+// newCharge is that of a message in a session, which has charged 8 KiB for the
+// call itself.
+func (l *link) newCharge() charge {
+	return charge{from: l.budget, limit: l.share, full: l}
 }
 
 // hold makes c hold n bytes, or c.least if that is more. It fails, with c as it
@@ -39,16 +50,22 @@ func (c *charge) hold(n int64) *Error {
 		c.held += more
 		return nil
 	}
-	ok := c.from.Take(more)
-	if ok && c.limit >= 0 && c.from.Used() > c.limit {
-		c.from.Give(more)
-		ok = false
+	if !c.from.Take(more) {
+		return c.refused(c.from.Full(more))
 	}
-	if !ok {
-		return refusal(ResourceExhausted, "the calls under way hold all of the %d bytes that they may: try again later", c.limit)
+	if c.limit >= 0 && c.from.Used() > c.limit {
+		c.from.Give(more)
+		return c.refused(fmt.Sprintf("the calls under way hold all of the %d bytes that they may: try again later", c.limit))
 	}
 	c.held += more
 	return nil
+}
+
+func (c *charge) refused(text string) *Error {
+	if c.full != nil {
+		c.full.inFlightFull(text)
+	}
+	return refusal(ResourceExhausted, "%s", text)
 }
 
 // release gives everything back.

@@ -100,23 +100,32 @@ func greetingError(addr string, err error) *Error {
 	return e
 }
 
-// Close ends the session at once. Calls under way fail, and the contexts of
-// their handlers end.
-func (c *Client) Close() error { return errors.WithStack(c.link.s.Load().Close()) }
+// Close ends the session at once: calls under way fail, and the contexts of
+// their handlers end. It does not wait for what the peer has called here, so
+// that such a handler can call it: the Shutdown and Close of the Dialer's
+// Endpoint do.
+func (c *Client) Close() error {
+	s := c.link.s.Load()
+	s.Abort(session.ErrClosed)
+	<-s.Done()
+	return nil
+}
 
 // Peer returns the other end of the session.
 func (c *Client) Peer() *Peer { return &c.link.peer }
 
 // Open opens a raw command over the session: what is written to the Conn is the
-// command's data, what is read from it its reply. CloseWrite ends the data;
-// Close, which must be called, gives up what is still under way.
+// command's data, what is read from it its reply. CloseWrite ends the data. As
+// of a StreamCommand's Open, the stream lasts until its end was read, until
+// Close, or until ctx ends, whose deadline is the handler's too; one of these
+// must come.
 func (c *Client) Open(ctx context.Context, name string) (*Conn, error) {
 	o, refused := c.open(ctx, name, KindRaw)
 	if refused != nil {
 		refused.Command = name
 		return nil, errors.WithStack(refused)
 	}
-	rc := newRawStream(o, c.conn)
+	rc := newRawStream(ctx, o, c.conn)
 	return newConn(rc, rc, *c.link.limits), nil
 }
 

@@ -101,6 +101,7 @@ func (v *invocation) defect(err error) *Error {
 	if errors.Is(err, ErrAbort) {
 		return errAborted
 	}
+	v.e.tally.add(countPanic)
 	id, stack := incident(), fmt.Sprintf("%+v", err)
 	if p := panickedIn(err); p != nil {
 		stack = string(p.Stack)
@@ -180,6 +181,9 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 
 // decodeJSON decodes a request that was typed by hand.
 func (v *invocation) decodeJSON(src []byte) *Error {
+	if jsonDepth(src) > maxDepth {
+		return refusal(InvalidArgument, "JSON nested more than %d deep", maxDepth)
+	}
 	cost, limit := jsonCost(src, v.en.unary.largestJSON()), int64(v.e.limits.Decoded)
 	if limit >= 0 && cost > limit {
 		return refusal(ResourceExhausted, "JSON that may take %d bytes decoded, more than %d: send a gob", cost, limit)

@@ -80,6 +80,9 @@ func (c *lineConn) fail(err error) error {
 func (c *lineConn) guard(f func() error) error {
 	return protect(f, func(err error, _ bool) error {
 		c.panicked = true
+		if !errors.Is(err, ErrAbort) {
+			c.e.tally.add(countPanic)
+		}
 		return c.fail(err)
 	})
 }
@@ -91,6 +94,7 @@ func (c *lineConn) refuse(e *Error) {
 		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", &c.peer}
 		if errors.Is(e, errLongLine) {
 			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
+			c.e.tally.add("Line")
 		}
 		c.e.logger().Info("refused", attrs...)
 	}
@@ -168,6 +172,7 @@ func gone(err error) bool {
 func (c *lineConn) report() {
 	log := c.e.logger()
 	if l := c.t.broken.Load(); l != nil {
+		c.e.tally.add(l.limit)
 		level := slog.LevelWarn
 		if l.limit == "Idle" {
 			level = slog.LevelInfo // in the nature of things

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"flag"
+	"fmt"
 	"net"
 	"runtime"
 	"sync"
@@ -130,7 +131,8 @@ func TestSessionInFlight(t *testing.T) {
 				wg.Go(func() {
 					if _, err := fail.Call(t.Context(), c, text{}); err != nil {
 						refused.Add(1)
-						assertFailed(t, err, endpoint.ResourceExhausted, endpoint.OutcomeNotRun, "")
+						quarter := fmt.Sprint(" of this session hold all of the ", places*endpoint.LeastCharge*2, " bytes")
+						assertFailed(t, err, endpoint.ResourceExhausted, endpoint.OutcomeNotRun, quarter)
 					}
 				})
 			}
