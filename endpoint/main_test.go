@@ -219,16 +219,16 @@ func (c *client) closeWrite() {
 	require.NoError(c.t, c.Conn.(interface{ CloseWrite() error }).CloseWrite())
 }
 
-// seeded returns a source of chance and prints its seed, which GOBNODE_SEED
-// repeats.
+// seeded returns a source of chance and prints its seed, which the environment
+// variable SEED repeats.
 func seeded(t testing.TB) *rand.Rand {
 	seed := rand.Uint64()
-	if s := os.Getenv("GOBNODE_SEED"); s != "" {
+	if s := os.Getenv("SEED"); s != "" {
 		var err error
 		seed, err = strconv.ParseUint(s, 10, 64)
 		require.NoError(t, err)
 	}
-	t.Logf("GOBNODE_SEED=%d", seed)
+	t.Logf("SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 

@@ -117,6 +117,7 @@ func (s *Session) onCall(f wire.Frame) error {
 	s.streams[st.id] = st
 	s.served++
 	s.stats.Served++
+	s.stir() // while it runs nothing may be sent, and its caller be gone
 	if st.kind != wire.CallUnary {
 		s.dispatch(st)
 	}

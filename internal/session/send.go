@@ -78,10 +78,7 @@ func (s *Session) emit(st *Stream) {
 	if runs && st.runsAt == 0 {
 		st.runsAt = s.stagedEnd
 	}
-	if !s.dirty {
-		s.dirty = true
-		s.hurry()
-	}
+	s.stir()
 }
 
 // emitCall stages the CALL, with as much of the first message as there is room and credit for, and reports whether the
