@@ -44,28 +44,41 @@ func (l *link) newCharge() charge {
 // hold makes c hold n bytes, or c.least if that is more. It fails, with c as it
 // was, when the budget has not so much left.
 func (c *charge) hold(n int64) *Error {
-	more := max(n, c.least) - c.held
-	if more <= 0 {
-		c.from.Give(-more)
-		c.held += more
+	text := c.try(n)
+	if text == "" {
 		return nil
 	}
-	if !c.from.Take(more) {
-		return c.refused(c.from.Full(more))
-	}
-	if c.limit >= 0 && c.from.Used() > c.limit {
-		c.from.Give(more)
-		return c.refused(fmt.Sprintf("the calls under way hold all of the %d bytes that they may: try again later", c.limit))
-	}
-	c.held += more
-	return nil
-}
-
-func (c *charge) refused(text string) *Error {
 	if c.full != nil {
 		c.full.inFlightFull(text)
 	}
 	return refusal(ResourceExhausted, "%s", text)
+}
+
+// holdAbout makes c hold n bytes, or a quarter less and so on, but least at
+// least, and returns how many it holds.
+func (c *charge) holdAbout(least, n int64) (held int64, _ *Error) {
+	for ; n > least; n = max(n-n/4, least) {
+		if c.try(n) == "" {
+			return n, nil
+		}
+	}
+	return least, c.hold(least)
+}
+
+// try is hold, and returns why it failed.
+func (c *charge) try(n int64) (full string) {
+	more := max(n, c.least) - c.held
+	switch {
+	case more <= 0:
+		c.from.Give(-more)
+	case !c.from.Take(more):
+		return c.from.Full(more)
+	case c.limit >= 0 && c.from.Used() > c.limit:
+		c.from.Give(more)
+		return fmt.Sprintf("the calls under way hold all of the %d bytes that they may: try again later", c.limit)
+	}
+	c.held += more
+	return ""
 }
 
 // release gives everything back.

@@ -172,7 +172,7 @@ func rawCall(ctx context.Context, s *session.Session, name, data string) (reply 
 // throughout, and nothing that happens beside it may fail a call of its or, with
 // time that stands still, make one take any.
 type witness struct {
-	stop  chan struct{}
+	stop  func() // once or more
 	wg    sync.WaitGroup
 	calls int
 }
@@ -186,11 +186,16 @@ func (w *witness) register(e *endpoint.Endpoint) {
 // start begins 100 calls a second, each of which is to be done within most.
 func (w *witness) start(t *testing.T, n *node, most time.Duration) {
 	c := dialNode(t, n, nil)
-	w.stop = make(chan struct{})
+	stopped := make(chan struct{})
+	w.stop = sync.OnceFunc(func() { close(stopped) })
+	t.Cleanup(func() { // of a test that failed
+		w.stop()
+		w.wg.Wait()
+	})
 	w.wg.Go(func() {
 		for {
 			select {
-			case <-w.stop:
+			case <-stopped:
 				return
 			case <-time.After(10 * time.Millisecond):
 			}
@@ -206,7 +211,7 @@ func (w *witness) start(t *testing.T, n *node, most time.Duration) {
 
 // end requires that it made calls.
 func (w *witness) end(t *testing.T) {
-	close(w.stop)
+	w.stop()
 	w.wg.Wait()
 	assert.Positive(t, w.calls)
 }

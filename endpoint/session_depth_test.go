@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -299,4 +300,32 @@ func TestSessionGoroutines(t *testing.T) {
 		require.Zero(t, running.Load())
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, patience, time.Millisecond) // + Eventually's own
+}
+
+// TestSessionLargestMessages: with the limits as they are by default, messages
+// up to Limits.Message get through, and several at once do.
+func TestSessionLargestMessages(t *testing.T) {
+	n := tcpNode(t, func(e *endpoint.Endpoint) {
+		fail.Handle(e, misbehave)
+		streamCommands(e)
+	})
+	c := dialNode(t, n, nil)
+	for _, size := range []int{1 << 20, 1<<21 + 1, 3 << 20, 4<<20 - 100} {
+		want := text{strings.Repeat("x", size)}
+		got, err := fail.Call(t.Context(), c, want)
+		require.NoError(t, err, size)
+		assert.True(t, got == want)
+		require.NoError(t, exchange(t.Context(), c, 1, 2, size), size)
+	}
+	want := text{strings.Repeat("x", 4<<20-100)}
+	var wg sync.WaitGroup
+	for range 3 { // 4 MiB as it came, in one piece, decoded, and as the reply
+		wg.Go(func() {
+			got, err := fail.Call(t.Context(), c, want)
+			assert.NoError(t, err)
+			assert.True(t, got == want)
+		})
+	}
+	wg.Wait()
+	assertReleased(t, n)
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"math"
@@ -347,6 +348,17 @@ func (s *Session) onCredit(p []byte) error {
 	return nil
 }
 
+// harmless is what a peer says, fit for a line in a log or on a terminal: printable ASCII, and not much of it.
+func harmless(text []byte) string {
+	text = bytes.Clone(text[:min(len(text), maxReason)])
+	for i, c := range text {
+		if c < ' ' || c > '~' {
+			text[i] = ' '
+		}
+	}
+	return string(text)
+}
+
 // onGoAway takes note that the peer takes no more calls, and ends those that it will not run.
 func (s *Session) onGoAway(p []byte) error {
 	g, err := wire.ParseGoAway(p)
@@ -360,8 +372,12 @@ func (s *Session) onGoAway(p []byte) error {
 	s.markGoing()
 	reason := &Error{Code: wire.Unavailable, Outcome: wire.OutcomeNotRun, Message: "the peer takes no more calls"}
 	if g.Code != wire.OK {
-		reason.Message = "the peer has ended the session: " + string(g.Message)
-		s.log(slog.LevelWarn, "session ended by the peer", "code", int(g.Code), "reason", string(g.Message))
+		text := harmless(g.Message)
+		reason.Message = "the peer has ended the session: " + text
+		if !s.farewelled { // a peer may send as many as it likes
+			s.farewelled = true
+			s.log(slog.LevelWarn, "session ended by the peer", "code", int(g.Code), "reason", text)
+		}
 	}
 	for st := s.places.pop(); st != nil; st = s.places.pop() {
 		s.abandon(st, reason)

@@ -54,6 +54,7 @@ const (
 	maxHeader    = 8 << 10 // bytes of a call's pairs, and of an error's
 	maxName      = 64      // bytes of a command's name
 	maxErrorText = 4 << 10 // bytes of the message of an ERROR that this side sends
+	maxReason    = 256     // bytes of a GOAWAY's message that are kept
 	maxCredit    = 1<<31 - 1
 	maxOwed      = 1024     // PONGs and refusals queued for the writer
 	maxStaged    = 64 << 10 // bytes staged before a writer has to wait; a frame may go over it
