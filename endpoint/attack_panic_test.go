@@ -3,10 +3,10 @@ package endpoint_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,7 +70,7 @@ func TestRow39Panics(t *testing.T) {
 					return
 				default:
 				}
-				want := strings.Repeat(fmt.Sprint(i), 1+i%500)
+				want := strings.Repeat(strconv.Itoa(i), 1+i%500)
 				got, err := fail.Call(t.Context(), c, text{want})
 				assert.NoError(t, err)
 				assert.Equal(t, want, got.S)

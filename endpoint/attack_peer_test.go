@@ -21,8 +21,14 @@ import (
 // what the test wants.
 type foe struct {
 	t    *testing.T
-	conn *memnet.Conn
+	conn halfConn
 	buf  []byte
+}
+
+// A halfConn is a connection of which one half can be closed.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
 }
 
 // foeOf enters session mode at n and greets.
@@ -30,7 +36,7 @@ func foeOf(t *testing.T, n *node) *foe {
 	t.Helper()
 	conn, err := n.mem.Dial(t.Context())
 	require.NoError(t, err)
-	f := &foe{t: t, conn: conn.(*memnet.Conn)}
+	f := &foe{t: t, conn: conn.(halfConn)}
 	t.Cleanup(func() { _ = f.conn.Close() })
 	f.send([]byte("SESSION 1\n"), foeHello())
 	ok := make([]byte, len("OK\n"))
@@ -45,6 +51,12 @@ func foeOf(t *testing.T, n *node) *foe {
 func dialFoe(t *testing.T, d endpoint.Dialer) (*endpoint.Client, *foe) {
 	t.Helper()
 	near, far := memnet.Pipe()
+	return dialFoeOver(t, d, near, far)
+}
+
+// dialFoeOver is dialFoe over any connection.
+func dialFoeOver(t *testing.T, d endpoint.Dialer, near net.Conn, far halfConn) (*endpoint.Client, *foe) {
+	t.Helper()
 	f := &foe{t: t, conn: far}
 	t.Cleanup(func() { _ = far.Close() })
 	f.send([]byte("OK\n"), foeHello())

@@ -4,9 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
+	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,37 @@ func TestPeerThatStopsReading(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPeerThatStopsReadingOverSockets is the same where the caller itself
+// writes, as far as the system takes it. The clock is real, so only the report
+// says how late callers were.
+func TestPeerThatStopsReadingOverSockets(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	near, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	far, err := l.Accept()
+	require.NoError(t, err)
+	c, _ := dialFoeOver(t, endpoint.Dialer{Logger: new(journal).logger()}, near, far.(*net.TCPConn))
+	r := seeded(t)
+	var latest atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 250 {
+		deadline, size := time.Duration(100+r.IntN(400))*time.Millisecond, r.IntN(300_000)
+		wg.Go(func() {
+			begin := time.Now()
+			err := stalledCaller(t, c, i%4, deadline, text{strings.Repeat("x", size)})
+			late := time.Since(begin) - deadline
+			assert.Equal(t, endpoint.DeadlineExceeded, endpoint.CodeOf(err), "caller %d: %v", i, err)
+			assert.Less(t, late, patience)
+			for was := latest.Load(); int64(late) > was && !latest.CompareAndSwap(was, int64(late)); was = latest.Load() {
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("the latest was %v late", time.Duration(latest.Load()))
 }
 
 // stalledCaller does one of four things until it fails.
@@ -310,9 +342,9 @@ func TestRow17StalledStreamsOnTheSameSession(t *testing.T) {
 		synctest.Wait()
 		for i := range 100 {
 			begin := time.Now()
-			got, err := fail.Call(t.Context(), c, text{fmt.Sprint(i)})
+			got, err := fail.Call(t.Context(), c, text{strconv.Itoa(i)})
 			require.NoError(t, err)
-			assert.Equal(t, fmt.Sprint(i), got.S)
+			assert.Equal(t, strconv.Itoa(i), got.S)
 			assert.Zero(t, time.Since(begin))
 			time.Sleep(10 * time.Second) // past every limit of time
 		}

@@ -109,6 +109,7 @@ func TestSendAfterTheEnd(t *testing.T) {
 		_, err = s.Recv()
 		assert.Equal(t, io.EOF, err)
 		assert.Equal(t, io.EOF, s.Send(line{"more"}))
+		require.NoError(t, s.CloseSend(), "there is nothing to say")
 
 		s, err = short.Open(t.Context(), to) // a Send that waits for credit when the end comes
 		require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 // that is wrong, up to the byte of the reset.
 func TestFaults(t *testing.T) {
 	sent := bytes.Repeat([]byte{0xa5}, 10_000)
-	for at := int64(0); at < 40; at++ {
+	for at := range int64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			a, b := memnet.Pipe()
 			c := memnet.NewFaultConn(a, memnet.Faults{Pieces: 7, Delay: time.Second, FlipAt: at}, 1)
