@@ -100,7 +100,7 @@ type Stream[Recv, Send any] struct {
 func (s *Stream[Recv, Send]) Recv() (Recv, error) {
 	var v Recv
 	err := s.st.Receive(s.ctx, func(src []byte) error {
-		c := charge{from: s.link.budget, limit: int64(s.link.limits.InFlight)}
+		c := s.link.newCharge()
 		defer c.release()
 		refused := c.decode(src, s.link.limits.gob(), func(src []byte, limits gobcodec.Limits) (int, error) {
 			var zero Recv // what a first try with a lower limit left behind
@@ -136,7 +136,9 @@ func (s *Stream[Recv, Send]) All() iter.Seq2[Recv, error] {
 }
 
 // Send sends a message. It waits while the other side does not receive, until
-// the stream's context ends.
+// the stream's context ends. When the handler has returned, the caller's Send
+// says how, as Recv does when it comes to that: its error, or io.EOF if there
+// was none. After CloseSend it fails, failed_precondition.
 func (s *Stream[Recv, Send]) Send(v Send) error {
 	buf := takeMessage()
 	defer dropMessage(buf)
@@ -151,7 +153,8 @@ func (s *Stream[Recv, Send]) Send(v Send) error {
 }
 
 // CloseSend says that no more is sent; the other side's Recv returns io.EOF
-// after the last message. On the handler's side returning does the same.
+// after the last message. On the handler's side returning does the same. It
+// fails after an earlier CloseSend, and when the stream has failed.
 func (s *Stream[Recv, Send]) CloseSend() error { return s.errorOf(s.st.CloseSend()) }
 
 // Close ends a stream that Open returned: the handler's context ends, what is

@@ -38,7 +38,8 @@ var errCanceledByPeer = &Error{Code: wire.Canceled, Message: "canceled by the ca
 // errFinished is the cause of a handler's context once the handler has returned.
 var errFinished = errors.New("stream finished")
 
-// ErrSendClosed is returned by writes after CloseSend, Finish or Cancel, and by writes on a stream whose other side has had the last word.
+// ErrSendClosed is returned by writes after CloseSend or Finish, behind a message that was given up halfway, and by one while
+// another is under way.
 var ErrSendClosed = errors.New("stream is closed for sending")
 
 // errHeader is the error of a call with more than maxHeader bytes of pairs.

@@ -311,7 +311,7 @@ func (st *Stream) Charge(n int64) error {
 	ok := !st.closed && s.charge(st, n)
 	s.release(true)
 	if !ok {
-		return notRun(wire.ResourceExhausted, "too many bytes in flight", nil)
+		return notRun(wire.ResourceExhausted, s.cfg.Budget.Full(n), nil)
 	}
 	return nil
 }
@@ -319,7 +319,7 @@ func (st *Stream) Charge(n int64) error {
 // charge reserves n more bytes for st.
 func (s *Session) charge(st *Stream, n int64) bool {
 	if !s.cfg.Budget.Take(n) {
-		s.fired(LimitInFlight, "too many bytes in flight")
+		s.fired(LimitInFlight, s.cfg.Budget.Full(n))
 		return false
 	}
 	st.charged += n
