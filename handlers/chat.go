@@ -59,9 +59,10 @@ type member struct {
 	stream *chatStream
 	queue  chan *types.ChatEvent // to be told; closed by dismiss
 
-	in  bool        // it hears what happens; guarded by Chat.mu
-	why error       // why the room has dismissed it, nil if it left; set before queue is closed
-	cut *time.Timer // ends the stream if it takes too long over the rest; set before queue is closed
+	came  bool        // the others know that it is here; guarded by Chat.mu
+	hears bool        // and it hears of them, until dismiss; guarded by Chat.mu
+	why   error       // why the room has dismissed it, nil if it left; set before queue is closed
+	cut   *time.Timer // ends the stream if it takes too long over the rest; set before queue is closed
 
 	told    chan struct{} // closed when nothing more is sent to it
 	sendErr error         // why not all was; valid when told is closed
@@ -123,14 +124,14 @@ func (c *Chat) enter(m *member) error {
 	}
 	here := &types.ChatEvent{Kind: types.ChatHere}
 	for _, other := range c.members {
-		if other.in {
+		if other.came {
 			here.Names = append(here.Names, other.name)
 		}
 	}
 	slices.Sort(here.Names)
 	m.queue <- here // the first, so there is room
 	c.say(m, &types.ChatEvent{Kind: types.ChatCame, Name: m.name})
-	m.in = true
+	m.came, m.hears = true, true
 	return nil
 }
 
@@ -190,7 +191,7 @@ func (c *Chat) leave(m *member) {
 // here, one event could empty the room. c.mu is held.
 func (c *Chat) say(from *member, ev *types.ChatEvent) {
 	for _, m := range c.members {
-		if m == from || !m.in {
+		if m == from || !m.hears {
 			continue
 		}
 		select {
@@ -224,10 +225,10 @@ func (m *member) key() string { return strings.ToLower(m.name) }
 // dismiss has m hear nothing new, once. It has so long to take the rest. Chat.mu
 // is held.
 func (m *member) dismiss(why error, within time.Duration) {
-	if !m.in {
+	if !m.hears {
 		return
 	}
-	m.in, m.why = false, why
+	m.hears, m.why = false, why
 	m.cut = time.AfterFunc(within, func() { _ = m.stream.Close() })
 	close(m.queue)
 }
