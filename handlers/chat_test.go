@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -192,9 +194,9 @@ func TestChat(t *testing.T) {
 // free again.
 func TestChatLeave(t *testing.T) {
 	ways := map[string]struct {
-		go_  func(g *guest, cancel context.CancelFunc, c *endpoint.Client, conn *memnet.Conn)
-		code endpoint.Code // of what the member sees
-		said bool          // what was sent before is said
+		leave func(g *guest, cancel context.CancelFunc, c *endpoint.Client, conn *memnet.Conn)
+		code  endpoint.Code // of what the member sees
+		said  bool          // what was sent before is said
 	}{
 		"CloseSend":    {func(g *guest, _ context.CancelFunc, _ *endpoint.Client, _ *memnet.Conn) { _ = g.CloseSend() }, endpoint.OK, true},
 		"Close":        {func(g *guest, _ context.CancelFunc, _ *endpoint.Client, _ *memnet.Conn) { _ = g.Close() }, endpoint.Canceled, false},
@@ -216,7 +218,7 @@ func TestChatLeave(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 					g := join(t, ctx, c, "goes")
 					g.say(t, "bye")
-					way.go_(g, cancel, c, conn)
+					way.leave(g, cancel, c, conn)
 					assert.Equal(t, way.code, endpoint.CodeOf(ignoreEOF(g.ended())), "%v", g.err)
 					heard := stays.heard()
 					if way.said {
@@ -392,7 +394,7 @@ func TestChatPace(t *testing.T) {
 			g := join(t, t.Context(), c, fmt.Sprint("flood", i))
 			wg.Go(func() {
 				for n := range lines {
-					if g.Send(types.ChatLine{Text: fmt.Sprint(n)}) != nil {
+					if g.Send(types.ChatLine{Text: strconv.Itoa(n)}) != nil {
 						return
 					}
 				}
@@ -424,12 +426,7 @@ func TestChatPace(t *testing.T) {
 func has(g *guest, event string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, e := range g.events {
-		if e == event {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(g.events, event)
 }
 
 // TestChatFull fills the room. A member counts from when its name is taken on,
