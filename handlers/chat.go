@@ -37,7 +37,7 @@ const (
 )
 
 var (
-	errSlow     = endpoint.Errorf(endpoint.ResourceExhausted, "you have not taken the last %d events of the room: read faster, and join again", maxUnheard)
+	errSlow     = endpoint.Errorf(endpoint.ResourceExhausted, "you are too far behind: no more than %d events are kept for you, and %v when you leave", maxUnheard, farewellTime)
 	errFull     = endpoint.Errorf(endpoint.ResourceExhausted, "the room is full: %d are in it", maxMembers)
 	errRoomOver = endpoint.Errorf(endpoint.Unavailable, "the room has closed")
 )
@@ -73,14 +73,14 @@ type member struct {
 //   - invalid_argument for a name that is not 1 to 32 printable characters
 //     without spaces and colons, and for a line over types.MaxChatText;
 //   - already_exists for the name of somebody who is there, whatever the case;
-//   - resource_exhausted if 1,000 are in the room, and for a member that is 1,024
-//     events behind;
+//   - resource_exhausted if 1,000 are in the room; for a member that is 1,024
+//     events behind; for one that has left and does not take the rest in 5 s;
 //   - unavailable after Close.
 //
 // Blanks in a line become spaces, and what no terminal should get to see, such
-// as control characters, U+FFFD. Lines that are blank are not passed on. Everybody hears events in the same
-// order, without their own lines. Beyond 128 at once the room has 250 events a
-// second: who talks faster waits.
+// as control characters, U+FFFD. Lines of blanks are not passed on. All hear
+// events in the same order, without their own lines. Beyond 128 at once the
+// room has 250 events a second: who talks faster waits, and each gets a turn.
 func (c *Chat) Serve(ctx context.Context, s *chatStream) error {
 	name := strings.Clone(endpoint.InfoFrom(ctx).Header(types.ChatName)) // not the whole header
 	m := &member{name: name, stream: s, queue: make(chan *types.ChatEvent, maxUnheard), told: make(chan struct{})}
@@ -91,7 +91,9 @@ func (c *Chat) Serve(ctx context.Context, s *chatStream) error {
 	err := c.listen(m)
 	c.leave(m)
 	<-m.told
-	m.cut.Stop()
+	if late := !m.cut.Stop(); late && m.why == nil {
+		return errSlow
+	}
 	return cmp.Or(m.why, m.sendErr, err)
 }
 

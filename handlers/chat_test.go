@@ -338,9 +338,38 @@ func TestChatSlow(t *testing.T) {
 		assert.Equal(t, []string{"left slow", "left ann"}, left)
 
 		go slow.listen()
-		assertCode(t, slow.ended(), endpoint.ResourceExhausted, "you have not taken the last 1024 events of the room")
+		assertCode(t, slow.ended(), endpoint.ResourceExhausted, "you are too far behind: no more than 1024 events are kept for you, and 5s when you leave")
 		slow = join(t, t.Context(), other, "slow")
 		assert.Equal(t, []string{"here bob"}, slow.heard(), "it may come back")
+	})
+}
+
+// TestChatFarewell: who leaves and takes nothing is gone for the others at once,
+// and for the room after a while.
+func TestChatFarewell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHall(t)
+		c, _ := h.dial(t)
+		ann := join(t, t.Context(), c, "ann")
+		slow := open(t, t.Context(), h.Endpoint, "slow")
+		ann.heard()
+		for range 600 { // more than the window of a stream
+			ann.say(t, strings.Repeat("x", types.MaxChatText))
+		}
+		ann.heard()
+		require.NoError(t, slow.CloseSend())
+		time.Sleep(handlers.ChatPace)
+		synctest.Wait()
+		assert.True(t, has(ann, "left slow"))
+		stopped := make(chan error, 1)
+		begin := time.Now()
+		require.NoError(t, ann.CloseSend())
+		require.Equal(t, io.EOF, ann.ended())
+		go func() { stopped <- h.Shutdown(context.Background()) }()
+		require.NoError(t, <-stopped)
+		assert.InDelta(t, handlers.FarewellTime, time.Since(begin), float64(time.Second))
+		go slow.listen()
+		assertCode(t, slow.ended(), endpoint.ResourceExhausted, "too far behind")
 	})
 }
 
