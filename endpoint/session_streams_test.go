@@ -265,6 +265,7 @@ func TestSessionStreamCloseByHandler(t *testing.T) {
 			_, r.recv = s.Recv()
 			r.send = <-sent
 			r.again = s.Send(numbered{})
+			<-ctx.Done()
 			r.ctx = ctx.Err()
 			results <- r
 			if how.Text == "fail" {
