@@ -546,11 +546,13 @@ func TestChatCloseWhileComing(t *testing.T) {
 		for range 2 * handlers.ChatBurst {
 			ann.say(t, "x")
 		}
+		synctest.Wait() // the burst is used up
 		late := open(t, t.Context(), c, "late")
 		synctest.Wait()
 		h.room.Close()
 		go late.listen()
 		assertCode(t, late.ended(), endpoint.Unavailable, "the room has closed")
+		assert.Empty(t, late.events)
 		assertCode(t, ann.ended(), endpoint.Unavailable, "the room has closed")
 	})
 }
