@@ -158,10 +158,18 @@ func (s *Stream[Recv, Send]) Send(v Send) error {
 func (s *Stream[Recv, Send]) CloseSend() error { return s.errorOf(s.st.CloseSend()) }
 
 // Close ends a stream that Open returned: the handler's context ends, what is
-// still under way is dropped. It may be called at any time, more than once, and
-// waits for nothing. On the handler's side it does nothing.
+// still under way is dropped. On the handler's side it gives the stream up ahead
+// of the handler's return, which still decides what the caller is told: Send and
+// Recv under way on other goroutines, and later ones, fail, canceled. That is how
+// a handler gets out of a Send to a caller who does not receive.
+//
+// Close may be called at any time, more than once, and waits for nothing.
 func (s *Stream[Recv, Send]) Close() error {
-	s.ended(errClosedHere)
+	if s.mine == nil {
+		s.st.Stop()
+	} else {
+		s.ended(errClosedHere)
+	}
 	return nil
 }
 

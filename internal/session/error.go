@@ -35,6 +35,9 @@ var ErrClosed = errors.New("session closed")
 // errCanceledByPeer is the cause of a handler's context when the caller sent CANCEL.
 var errCanceledByPeer = &Error{Code: wire.Canceled, Message: "canceled by the caller"}
 
+// errStopped is how a stream ended for a handler that gave it up.
+var errStopped = &Error{Code: wire.Canceled, Message: "given up by the handler"}
+
 // errFinished is the cause of a handler's context once the handler has returned.
 var errFinished = errors.New("stream finished")
 

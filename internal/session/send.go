@@ -327,7 +327,7 @@ func (s *Session) conclude(st *Stream, e *Error) {
 	switch {
 	case st.canceled:
 		e = nil // nobody listens
-	case e == nil && st.err != nil:
+	case e == nil && st.err != nil && st.err != errStopped:
 		e = &Error{Code: st.err.Code, Outcome: wire.OutcomeFailed, Message: st.err.Message}
 	case e == nil && st.broken:
 		e = &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler ended inside a message"}

@@ -231,6 +231,22 @@ func (st *Stream) Cancel() {
 	s.release(true)
 }
 
+// Stop gives up an accepted stream ahead of its last word: what has not been sent or taken yet is dropped, writes and
+// reads under way and later fail, and the context ends. The caller learns of it by Finish, for which a stream that was
+// stopped is as good as any other: it fails if e is not nil or a message was cut. Stop does not wait, and may be called at
+// any time, more than once.
+func (st *Stream) Stop() {
+	s := st.s
+	s.mu.Lock()
+	if !st.finished {
+		st.fail(s, errStopped)
+		st.discard = true
+		st.inDue = time.Time{}
+		st.in.drop()
+	}
+	s.release(true)
+}
+
 // abandon gives up a local stream. One that has no id yet is gone without a trace; otherwise the place at the peer is taken
 // until the last word comes.
 func (s *Session) abandon(st *Stream, err *Error) {
