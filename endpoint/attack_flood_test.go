@@ -81,7 +81,7 @@ func TestRow09CancelFlood(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		assert.EqualValues(t, places, g.most.Load())
+		assert.LessOrEqual(t, g.most.Load(), int64(places))
 		assert.Zero(t, g.now.Load())
 		assert.Positive(t, n.Counts()["calls"])
 		lines := n.with("session limit", "limit=calls ")

@@ -275,13 +275,17 @@ func TestRow23FrozenPeers(t *testing.T) {
 		_, err := fail.Call(t.Context(), c, text{})
 		assertFailed(t, err, endpoint.Unavailable, endpoint.OutcomeUnknown, "")
 		assert.LessOrEqual(t, time.Since(begin), 21*time.Second, "20, and one for the last words")
-		_, err = fail.Call(t.Context(), c, text{})
-		assertFailed(t, err, endpoint.Unavailable, endpoint.OutcomeNotRun, "")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = fail.Call(ctx, c, text{})
+		assertFailed(t, err, endpoint.DeadlineExceeded, endpoint.OutcomeNotRun, "no connection")
 
 		idle, _ := dialFoe(t, endpoint.Dialer{Logger: new(journal).logger()})
 		time.Sleep(27 * time.Second) // 15 + 10, and a little
-		_, err = fail.Call(t.Context(), idle, text{})
-		assertFailed(t, err, endpoint.Unavailable, endpoint.OutcomeNotRun, "")
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = fail.Call(ctx, idle, text{})
+		assertFailed(t, err, endpoint.DeadlineExceeded, endpoint.OutcomeNotRun, "no connection")
 	})
 	synctest.Test(t, func(t *testing.T) { // the callers are
 		ended := make(chan error, 3)

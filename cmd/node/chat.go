@@ -53,10 +53,8 @@ func (n *node) session(ctx context.Context) (*endpoint.Client, error) {
 	}
 	making, cancel := n.within(ctx)
 	defer cancel()
-	start := time.Now()
 	c, err := (&endpoint.Dialer{TLS: config, Logger: n.log}).Dial(making, n.addr)
 	if err == nil {
-		n.log.Debug("connected", "addr", c.Peer().String(), "tls", n.tls, "took", time.Since(start))
 		return c, nil
 	}
 	// Who answers the command SESSION with an ERR line was connected to.
