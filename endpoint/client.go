@@ -121,7 +121,7 @@ func (c *Client) greeted(ctx context.Context) error {
 		c.mu.Lock()
 		changed := c.watch()
 		for _, n := range *c.nodes.Load() {
-			ready = ready || n.phase == PhaseReady
+			ready = ready || n.connected > 0
 			pending = pending || !n.tried
 			if failed == nil {
 				failed = n.err
@@ -168,7 +168,8 @@ func (d *Dialer) dialSession(ctx context.Context, addr string, budget *session.B
 		err = ctx.Err()
 	}
 	if err != nil {
-		_ = s.Close()
+		s.Abort(session.ErrClosed)
+		<-s.Done()
 		return nil, errors.WithStack(greetingError(addr, err))
 	}
 	return l, nil
@@ -190,8 +191,10 @@ func greetingError(addr string, err error) *Error {
 	return e
 }
 
-// Close ends all sessions at once. Calls under way fail, and the contexts of
-// the handlers that serve calls back end; Close waits for them.
+// Close ends all sessions at once: calls under way fail, and the contexts of
+// their handlers end. It does not wait for what the peers have called here, so
+// that such a handler can call it: the Shutdown and Close of the Dialer's
+// Endpoint do.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -203,15 +206,17 @@ func (c *Client) Close() error {
 }
 
 // Open opens a raw command over the session: what is written to the Conn is the
-// command's data, what is read from it its reply. CloseWrite ends the data;
-// Close, which must be called, gives up what is still under way.
+// command's data, what is read from it its reply. CloseWrite ends the data. As
+// of a StreamCommand's Open, the stream lasts until its end was read, until
+// Close, or until ctx ends, whose deadline is the handler's too; one of these
+// must come.
 func (c *Client) Open(ctx context.Context, name string) (*Conn, error) {
 	o, refused := c.open(ctx, name, KindRaw)
 	if refused != nil {
 		refused.Command = name
 		return nil, errors.WithStack(refused)
 	}
-	rc := newRawStream(o, o.link.peer.conn)
+	rc := newRawStream(ctx, o, o.link.peer.conn)
 	return newConn(rc, rc, *o.link.limits), nil
 }
 

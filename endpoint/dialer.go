@@ -22,7 +22,7 @@ const dialTimeout = 5 * time.Second
 type Dialer struct {
 	// TLS, if set, makes connections TLS from the first byte. The least version
 	// is 1.3 unless MinVersion says otherwise; an empty ServerName is taken from
-	// the address, "localhost" for a path. The configuration is cloned.
+	// the address, and "localhost" where that has none. The configuration is cloned.
 	TLS *tls.Config
 
 	// Limits: Handshake bounds the TLS handshake, Line a reply read by
@@ -41,7 +41,9 @@ type Dialer struct {
 
 	// Endpoint, if set, is what the other end of a session may call back. It
 	// need not listen. Its Limits bound what such calls hold: Calls for each
-	// session, InFlight together with those of its other connections.
+	// session, InFlight together with those of its other connections. Its
+	// Shutdown and Close end what it serves on sessions; later calls of the other
+	// end's did not run, and the Client's own go on.
 	Endpoint *Endpoint
 
 	// Backoff is between the attempts of a Client to connect.
@@ -155,13 +157,11 @@ func (d *Dialer) handshake(ctx context.Context, c net.Conn, addr string) (net.Co
 		config.MinVersion = tls.VersionTLS13
 	}
 	network, address := netaddr.Split(addr)
+	if config.ServerName == "" && network == "tcp" {
+		config.ServerName, _, _ = net.SplitHostPort(address)
+	}
 	if config.ServerName == "" {
-		if network == "tcp" {
-			config.ServerName, _, _ = net.SplitHostPort(address)
-		}
-		if config.ServerName == "" {
-			config.ServerName = "localhost" // what an empty host dials; a path is no name that a certificate could be for
-		}
+		config.ServerName = "localhost" // what an empty host dials, and where a unix socket is
 	}
 	if limit := d.Limits.withDefaults().Handshake; limit > 0 {
 		var cancel context.CancelFunc

@@ -49,7 +49,8 @@
 // Whatever a peer sends, memory is bounded by [Limits] and the process stays up:
 // sizes are checked before they are used, a panic in a handler ends a call or a
 // connection and not the process, and a connection that does not get on is
-// closed. A peer can use up its connections' share of the processor.
+// closed. A limit that was reached is logged and counted: [Endpoint.Counts]. A
+// peer can use up its connections' share of the processor.
 //
 // # Ending
 //

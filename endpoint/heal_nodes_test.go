@@ -66,14 +66,15 @@ func TestHealSlowNode(t *testing.T) {
 		a.runs.Store(0)
 		b.runs.Store(0)
 		slow += 50 * time.Millisecond
-		took := steady(t.Context(), t, c, 20*time.Second)
-		share := float64(b.runs.Load()) / 20000
+		took := steady(t.Context(), t, c, 10*time.Second)
+		share := float64(b.runs.Load()) / 10000
 		t.Logf("share of the slow node %.2f %%, p99 %v", 100*share, percentile(took, 99))
 		assert.Less(t, share, 0.1)
 		assert.LessOrEqual(t, percentile(took, 99), 2*fast)
 
 		slow = fast // and back: it gets its share again
-		steady(t.Context(), t, c, 2*time.Minute)
+		time.Sleep(2 * time.Minute)
+		steady(t.Context(), t, c, time.Second)
 		b.runs.Store(0)
 		steady(t.Context(), t, c, 5*time.Second)
 		assert.InDelta(t, 0.5, float64(b.runs.Load())/5000, 0.15)
@@ -101,10 +102,10 @@ func TestHealHedge(t *testing.T) {
 		w.up("b:1", do)
 		c := w.client(endpoint.Dialer{}, "a:1", "b:1")
 		time.Sleep(time.Second)
-		plain := percentile(steady(t.Context(), t, c, 10*time.Second), 99)
+		plain := percentile(steady(t.Context(), t, c, 5*time.Second), 99)
 		calls.Store(0)
-		hedged := percentile(steady(endpoint.Idempotent(t.Context()), t, c, 10*time.Second), 99)
-		load := float64(calls.Load()) / 10000
+		hedged := percentile(steady(endpoint.Idempotent(t.Context()), t, c, 5*time.Second), 99)
+		load := float64(calls.Load()) / 5000
 		t.Logf("p99 %v without, %v with; load %.3f, %d hedged", plain, hedged, load, c.Stats().Hedged)
 		assert.GreaterOrEqual(t, plain, 5*hedged)
 		assert.LessOrEqual(t, load, 1.06)
@@ -157,10 +158,14 @@ func TestHealRolling(t *testing.T) {
 		w.up("b:1", do)
 		c := w.client(endpoint.Dialer{}, "a:1", "b:1")
 		time.Sleep(time.Second)
+		restarts := 50
+		if raceEnabled {
+			restarts = 10 // 10 times slower
+		}
 		stop := make(chan bool)
 		go func() {
 			defer close(stop)
-			for i := range 50 {
+			for i := range restarts {
 				addr := []string{"a:1", "b:1"}[i%2]
 				w.drain(addr)
 				time.Sleep(time.Duration(i*10) * time.Millisecond)
@@ -168,15 +173,15 @@ func TestHealRolling(t *testing.T) {
 				time.Sleep(700 * time.Millisecond)
 			}
 		}()
-		steady(t.Context(), t, c, time.Minute)
+		steady(t.Context(), t, c, time.Duration(restarts)*900*time.Millisecond)
 		<-stop
-		require.Len(t, ran, 60_000)
+		require.Len(t, ran, restarts*900)
 		for id, n := range ran {
 			require.Equal(t, 1, n, "job %d", id)
 		}
 		n := c.Stats().Nodes
 		t.Logf("%d reconnects, %d calls sent again", n[0].Reconnects+n[1].Reconnects, c.Stats().Resent)
-		assert.EqualValues(t, 50, n[0].Reconnects+n[1].Reconnects)
+		assert.EqualValues(t, restarts, n[0].Reconnects+n[1].Reconnects)
 	})
 }
 
@@ -226,13 +231,14 @@ func TestHealCrowded(t *testing.T) {
 		w.up("b:1", nil)
 		c := w.client(endpoint.Dialer{}, "a:1", "b:1")
 		time.Sleep(time.Second)
-		steady(t.Context(), t, c, 30*time.Second)
-		t.Logf("%d of 30000 calls refused", refused)
+		steady(t.Context(), t, c, 10*time.Second)
+		t.Logf("%d of 10000 calls refused", refused)
 		assert.Less(t, refused, 60, "it is left out for up to 5 s each time")
 		assert.Positive(t, refused)
 		refusing = false
-		steady(t.Context(), t, c, 10*time.Second)
-		assert.Greater(t, a.runs.Load(), int64(1000))
+		time.Sleep(5 * time.Second)
+		steady(t.Context(), t, c, time.Second)
+		assert.Greater(t, a.runs.Load(), int64(300))
 	})
 }
 

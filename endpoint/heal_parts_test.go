@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -83,10 +84,11 @@ func TestLatencies(t *testing.T) {
 // attempts is a dial function of addresses that answer after a time, with an
 // error or not.
 type attempts struct {
-	t     *testing.T
 	begin time.Time
-	log   []string
 	of    map[string]answering
+
+	mu  sync.Mutex // guards following
+	log []string
 }
 
 type answering struct {
@@ -95,7 +97,9 @@ type answering struct {
 }
 
 func (a *attempts) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	a.mu.Lock()
 	a.log = append(a.log, time.Since(a.begin).String()+" "+addr)
+	a.mu.Unlock()
 	select {
 	case <-time.After(a.of[addr].after):
 	case <-ctx.Done():
@@ -153,7 +157,7 @@ func TestRace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := &attempts{t: t, begin: time.Now(), of: test.of}
+				a := &attempts{begin: time.Now(), of: test.of}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				c, err := endpoint.Race(ctx, a.dial, func() bool { return test.hurry }, test.addrs)
@@ -164,6 +168,8 @@ func TestRace(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, test.err)
 				}
+				a.mu.Lock()
+				defer a.mu.Unlock()
 				assert.Equal(t, test.log, a.log)
 			})
 		})

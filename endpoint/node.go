@@ -176,32 +176,40 @@ func (n *node) serve(l *link, failures int) (proven bool) {
 // retire has l take no more calls.
 func (n *node) retire(l *link) { n.link.CompareAndSwap(l, nil) }
 
-// seeOff waits for the end of a session that takes no more calls, and of what
-// is served on it. It ends with the session: after a Close at once, when the
-// node is left out after leaveTime, otherwise when the peer's drain is over or
-// the connection breaks.
+// seeOff waits for the end of a session that takes no more calls. It ends with
+// that: after a Close at once, when the node is left out after leaveTime at the
+// latest, otherwise when the peer's drain is over or the connection breaks.
 func (n *node) seeOff(l *link) {
 	s := l.s.Load()
 	select {
 	case <-s.Done():
 	case <-n.ctx.Done():
 		if n.c.ctx.Err() == nil { // the node is left out
-			ctx, cancel := context.WithTimeout(n.c.ctx, leaveTime)
-			_ = s.Shutdown(ctx)
-			cancel()
+			go n.drain(s)
 		}
-		s.Abort(session.ErrClosed)
+		select {
+		case <-s.Done():
+		case <-n.c.ctx.Done():
+			s.Abort(session.ErrClosed)
+			<-s.Done()
+		}
 	}
-	<-s.Done()
 	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
 	n.leaving--
 	if n.left != nil {
 		close(n.left)
 		n.left = nil
 	}
 	n.c.notify()
-	n.c.mu.Unlock()
-	s.Wait()
+}
+
+// drain has a session end when its calls have. It ends with what the peer has
+// called on it, which a Close does not wait for.
+func (n *node) drain(s *session.Session) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	_ = s.Shutdown(ctx)
 }
 
 // state is the node's state. Under c.mu.

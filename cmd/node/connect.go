@@ -4,17 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"io"
 	"slices"
 	"time"
 
 	"gobnode/endpoint"
 )
-
-// answerTime is how long an address may take to answer before the next one is
-// tried beside it.
-const answerTime = 300 * time.Millisecond
 
 // A link is a connection to the peer that is closed when its context ends.
 type link struct {
@@ -28,73 +23,31 @@ type link struct {
 // lives as long as ctx. making bounds the connecting alone. The address that
 // answered last comes first: what belongs together goes to one node.
 func (n *node) connect(ctx, making context.Context) (*link, error) {
-	addrs := slices.Clone(n.addrs)
-	if i := slices.Index(addrs, n.lastAddr); i > 0 {
-		addrs = slices.Insert(slices.Delete(addrs, i, i+1), 0, n.lastAddr)
-	}
 	config, err := n.clientTLS()
 	if err != nil {
 		return nil, err
 	}
-	making, cancel := context.WithCancel(making)
-	defer cancel()
-	made, over := make(chan attempt), make(chan struct{})
-	defer close(over)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var failed []string
-	for next := 0; ; {
-		select {
-		case <-timer.C:
-			go n.attempt(making, config, addrs[next], made, over)
-			if next++; next < len(addrs) {
-				timer.Reset(answerTime)
-			}
-		case a := <-made:
-			if a.err == nil {
-				n.lastAddr = a.addr
-				return newLink(ctx, a), nil
-			}
-			if failed = append(failed, whyNot(a.addr, a.err)); len(failed) == len(addrs) {
-				return nil, n.cannotConnect(making, failed)
-			}
-			if next < len(addrs) {
-				timer.Reset(0)
-			}
+	addrs := slices.Clone(n.addrs)
+	if i := slices.Index(addrs, n.lastAddr); i > 0 {
+		addrs = slices.Insert(slices.Delete(addrs, i, i+1), 0, n.lastAddr)
+	}
+	conn, addr, failed := first(making, addrs, func(ctx context.Context, addr string) (*endpoint.Conn, error) {
+		start := time.Now()
+		conn, err := (&endpoint.Dialer{TLS: config}).Open(ctx, addr)
+		if err == nil {
+			n.log.Debug("connected", "addr", conn.RemoteAddr().String(), "tls", n.tls, "took", time.Since(start))
 		}
+		return conn, err
+	})
+	if failed != nil {
+		return nil, n.cannotConnect(making, failed)
 	}
-}
-
-// An attempt is what became of connecting to one address.
-type attempt struct {
-	addr string
-	conn *endpoint.Conn
-	err  error
-}
-
-// attempt connects to addr. It ends with the attempt, which ctx bounds; a
-// connection that comes when all is over is closed.
-func (n *node) attempt(ctx context.Context, config *tls.Config, addr string, made chan<- attempt, over <-chan struct{}) {
-	a := attempt{addr: addr}
-	start := time.Now()
-	if a.conn, a.err = (&endpoint.Dialer{TLS: config}).Open(ctx, addr); a.err == nil {
-		n.log.Debug("connected", "addr", a.conn.RemoteAddr().String(), "tls", n.tls, "took", time.Since(start))
-	}
-	select {
-	case made <- a:
-	case <-over:
-		if a.conn != nil {
-			_ = a.conn.Close()
-		}
-	}
-}
-
-func newLink(ctx context.Context, a attempt) *link {
+	n.lastAddr = addr
 	return &link{
-		Conn: a.conn, addr: a.addr,
-		replies: replies{r: a.conn.Reader},
-		forget:  context.AfterFunc(ctx, func() { _ = a.conn.Close() }),
-	}
+		Conn: conn, addr: addr,
+		replies: replies{r: conn.Reader},
+		forget:  context.AfterFunc(ctx, func() { _ = conn.Close() }),
+	}, nil
 }
 
 func (l *link) close() {

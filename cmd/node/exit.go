@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gobnode/endpoint"
+	"gobnode/types"
 )
 
 // The exit codes, which scripts rely on. helpText says what they mean.
@@ -27,8 +28,9 @@ const (
 // A failure is the end of the program with another exit code than 0. Its text
 // says what failed, why, and what to try.
 type failure struct {
-	code int
-	text string
+	code  int
+	text  string
+	brief string // text without what to try, if that is of use
 }
 
 func (f *failure) Error() string { return f.text }
@@ -71,16 +73,38 @@ func ended(ctx context.Context, doing string) error {
 	return &failure{code: exitInterrupted, text: doing + ": " + cause.Error()}
 }
 
-// cannotConnect is the failure of having connected to none of the addresses.
-// ctx bounded the connecting; failed is why, each from whyNot.
-func (n *node) cannotConnect(ctx context.Context, failed []string) error {
+// cannotConnect is the failure of having connected to none of the addresses. ctx
+// bounded the connecting.
+func (n *node) cannotConnect(ctx context.Context, failed []unanswered) error {
 	if f := ended(ctx, "connecting to "+strings.Join(n.addrs, ", ")); f != nil {
 		return f
 	}
-	if len(failed) == 1 {
-		return &failure{code: exitConnect, text: failed[0]}
+	prefix := ""
+	var long, short []string
+	for _, u := range failed {
+		long, short = append(long, whyNot(u.addr, u.err)), append(short, brief(u.err))
 	}
-	return &failure{code: exitConnect, text: "no node answers: " + strings.Join(failed, "; ")}
+	if len(failed) > 1 {
+		prefix = "no node answers: "
+	}
+	return &failure{code: exitConnect, text: prefix + strings.Join(long, "; "), brief: prefix + strings.Join(short, "; ")}
+}
+
+// brief is what went wrong, without what to try, for those who are told again and
+// again. The library ends its texts with a question where one helps.
+func brief(err error) string {
+	if f, ok := errors.AsType[*failure](err); ok && f.brief != "" {
+		return f.brief
+	}
+	text := err.Error()
+	if told, ok := asError(err); ok {
+		text = told.Message
+	}
+	what, try, ok := strings.Cut(text, ": is ")
+	if ok && strings.Contains(try, "?") {
+		return what
+	}
+	return text
 }
 
 // whyNot is the text of err, of connecting to addr, and what to try.
@@ -102,34 +126,25 @@ func whyNot(addr string, err error) string {
 
 // lost is the failure of a connection that ended too early. err is what reading
 // from it, or writing to it, returned.
-func (l *link) lost(ctx context.Context, doing string, err error) error {
+func lost(ctx context.Context, addr, doing string, err error) error {
 	if f := ended(ctx, doing); f != nil {
 		return f
 	}
-	if refused := l.certificateRefused(err); refused != "" {
-		return &failure{code: exitConnect, text: doing + ": " + refused}
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // an alert of TLS, as crypto/tls reports it
+		return &failure{code: exitConnect, text: doing + ": " + addr + " refused this side's certificate: " + alert.Err.Error() +
+			"; try -tls-cert and -tls-key with one that it knows"}
 	}
-	return &failure{code: exitConnect, text: doing + ": " + l.whyLost(err) +
+	return &failure{code: exitConnect, text: doing + ": " + whyLost(addr, err) +
 		"; what was under way may have run or not; see whether the node there still runs, and connect again"}
 }
 
-// certificateRefused is the text of an alert of TLS, as crypto/tls reports it;
-// empty if err is none.
-func (l *link) certificateRefused(err error) string {
-	alert, ok := errors.AsType[*net.OpError](err)
-	if !ok || alert.Op != "remote error" {
-		return ""
-	}
-	return l.addr + " refused this side's certificate: " + alert.Err.Error() + "; try -tls-cert and -tls-key with one that it knows"
-}
-
-// whyLost is the text of err, which ended the connection.
-func (l *link) whyLost(err error) string {
+// whyLost is the text of err, which ended the connection to addr.
+func whyLost(addr string, err error) string {
 	why := "closed by the peer"
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		why = rootText(err)
 	}
-	return "lost the connection to " + l.addr + ": " + why
+	return "lost the connection to " + addr + ": " + why
 }
 
 // answered is the failure of a peer that answered with an ERR line.
@@ -138,6 +153,8 @@ func (n *node) answered(doing string, e *endpoint.Error) error {
 	switch {
 	case e.Code == endpoint.FailedPrecondition && strings.Contains(e.Message, "TLS"):
 		text += "; try -tls"
+	case e.Code == endpoint.FailedPrecondition && doing == string(types.Chat) && n.chatName == "":
+		text += "; try -chat NAME"
 	case e.Code == endpoint.Unimplemented:
 		text += "; HELP lists what there is"
 	case e.Code == endpoint.ResourceExhausted && e.Outcome == endpoint.OutcomeNotRun, e.Code == endpoint.Unavailable:

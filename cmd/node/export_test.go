@@ -15,13 +15,14 @@ var (
 	EnvName    = envName
 	Harmless   = harmless
 	Completion = completion
+	ChatLines  = chatLines
 )
 
 // RunWith is run, and more gives a serving node further commands.
 func RunWith(ctx context.Context, more func(*endpoint.Endpoint), args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	n := &node{stdin: stdin, stdout: stdout, stderr: stderr, register: func(e *endpoint.Endpoint) {
-		handlers.Register(e)
+	n := &node{stdin: stdin, stdout: stdout, stderr: stderr, register: func(e *endpoint.Endpoint) *handlers.Chat {
 		more(e)
+		return handlers.Register(e)
 	}}
 	return n.main(ctx, args)
 }

@@ -21,6 +21,7 @@ type config struct {
 	addrs       []string // of -connect
 	prompting   bool
 	watching    bool
+	chatName    string
 	timeout     time.Duration
 	verbose     bool
 	quiet       bool
@@ -56,7 +57,8 @@ func (c *config) flags() *flag.FlagSet {
 	fs.StringVar(&c.connect, "connect", "", "talk to the node at `ADDR`, host[:port] or unix:path, instead of serving. Of several, with commas between, it is the first that answers; -watch takes all")
 	fs.BoolVar(&c.prompting, "i", false, "with -connect: a prompt; each line is sent as it is")
 	fs.BoolVar(&c.watching, "watch", false, "with -connect: print the state of each node, whenever it changes, and its round-trip time, until interrupted. With -v also every attempt to connect")
-	fs.DurationVar(&c.timeout, "timeout", defaultTimeout, "with -connect: give up after `TIME`, connecting included; 0: never. With -i and -watch it bounds connecting alone, with -i also the wait for replies behind the input's end")
+	fs.StringVar(&c.chatName, "chat", "", "with -connect: join the room of the peer as `NAME`; each line is said to everybody there")
+	fs.DurationVar(&c.timeout, "timeout", defaultTimeout, "with -connect: give up after `TIME`, connecting included; 0: never. With -i, -chat or -watch it bounds connecting, and the wait for replies behind the input's end")
 	fs.BoolVar(&c.verbose, "v", false, "log more: every command that is served, every connection that is made")
 	fs.BoolVar(&c.quiet, "q", false, "log errors only")
 	fs.BoolVar(&c.version, "version", false, "print the version")
@@ -122,7 +124,7 @@ func (c *config) name(flag string) string {
 // encrypted must not be sent in the clear.
 var (
 	serverFlags = []string{"listen", "tls-client-ca"}
-	clientFlags = []string{"i", "watch", "timeout", "tls", "tls-ca"}
+	clientFlags = []string{"i", "chat", "watch", "timeout", "tls", "tls-ca"}
 )
 
 // check settles the form and refuses what does not go together.
@@ -191,6 +193,9 @@ func (c *config) checkClient() error {
 	if c.watching && len(c.args) > 0 {
 		return usage("-watch sends no command: leave out -watch or %q", c.args[0])
 	}
+	if err := c.checkChat(); err != nil {
+		return err
+	}
 	if err := c.checkCommand(); err != nil {
 		return err
 	}
@@ -210,6 +215,22 @@ func (c *config) checkAddrs() error {
 		if !slices.Contains(c.addrs, addr) {
 			c.addrs = append(c.addrs, addr)
 		}
+	}
+	return nil
+}
+
+// checkChat refuses what does not go with talking. Which names are good is for
+// the room to say.
+func (c *config) checkChat() error {
+	switch {
+	case c.chatName == "" && c.from["chat"] != fromDefault:
+		return usage("-chat needs a name")
+	case c.chatName != "" && c.prompting:
+		return usage("%s and %s exclude each other: both read standard input", c.name("chat"), c.name("i"))
+	case c.chatName != "" && c.watching:
+		return usage("%s and %s exclude each other", c.name("chat"), c.name("watch"))
+	case c.chatName != "" && len(c.args) > 0:
+		return usage("%s sends no command, it says the lines of standard input: leave out one of it and %q", c.name("chat"), c.args[0])
 	}
 	return nil
 }

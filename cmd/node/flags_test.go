@@ -111,6 +111,13 @@ func TestUsage(t *testing.T) {
 		{env: "NODE_CONNECT=localhost,a:b:c,x:y", want: "NODE_CONNECT \"a:b:c\": want host:port or unix:path"},
 		{args: "-connect localhost,unix: PING", want: "-connect \"unix:\": the path is missing"},
 		{args: "-connect localhost -i PING", want: "-i takes its commands from standard input"},
+		{args: "-chat ann", want: "-chat needs -connect"},
+		{args: "-connect localhost -chat _", want: "-chat needs a name"},
+		{args: "-connect localhost -chat ann -i", want: "-chat and -i exclude each other"},
+		{args: "-connect localhost -i", env: "NODE_CHAT=ann", want: "NODE_CHAT and -i exclude each other"},
+		{args: "-connect localhost -chat ann -watch", want: "-chat and -watch exclude each other"},
+		{args: "-connect localhost -chat ann PING", want: "-chat sends no command"},
+		{args: "-connect localhost PING", env: "NODE_CHAT=ann", want: "NODE_CHAT sends no command"},
 		{args: "-listen 127.0.0.1:x", want: "a port is a number"},
 		{args: "-listen 127.0.0.1:70000", want: "a port is a number"},
 		{args: "-listen a:b:c", want: "want host:port"},
@@ -187,6 +194,12 @@ var twins = map[string]func(t *testing.T, set func(value string) []string){
 		stdout.await(t, " ready, rtt ")
 		cancel()
 		require.Zero(t, <-code)
+	},
+	"chat": func(t *testing.T, set func(string) []string) {
+		addr, _ := serve(t)
+		r := run(t, strings.NewReader("hello\n"), append([]string{"-connect", addr}, set("ann")...)...)
+		require.Equal(t, "* nobody else is here\n", r.stdout)
+		require.Contains(t, r.stderr, "name=ann")
 	},
 	"timeout": func(t *testing.T, set func(string) []string) {
 		addr := fake(t, nil)
@@ -283,8 +296,10 @@ func TestFlagsWin(t *testing.T) {
 func TestForeignVariables(t *testing.T) {
 	t.Setenv("NODE_TIMEOUT", "1s")
 	t.Setenv("NODE_I", "true")
+	t.Setenv("NODE_CHAT", "ann")
 	addr, _ := serve(t)
 	t.Setenv("NODE_I", "")
+	t.Setenv("NODE_CHAT", "")
 	t.Setenv("NODE_TLS_CLIENT_CA", "/nonexistent")
 	require.Equal(t, "PONG\n", run(t, nil, "-connect", addr, "PING").stdout)
 }

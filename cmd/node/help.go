@@ -18,6 +18,7 @@ Usage:
   node -connect HOST[:PORT] [flags] COMMAND [TEXT...]
                                                  send one command and print the reply
   node -connect HOST[:PORT] -i [flags]           a prompt
+  node -connect HOST[:PORT] -chat NAME [flags]   talk to who else does so there
   node -connect HOST[:PORT] -watch [flags]       print a node's states and round-trip times
 
 HOST[:PORT] may be several, with commas between: -watch takes all, the others the first
@@ -29,8 +30,9 @@ it is; exit, quit or Ctrl-D leave it. On a terminal it has history and completes
 names of commands with Tab, and it stays when its connection is lost: it connects again by
 itself, and at once when a line is typed. That line is sent if this succeeds; if not, it
 says so and forgets the line. What it had sent before may have run or not, and it is not
-sent again. Any other input ends with its connection, exit code 3.
-Results go to standard output, all else to standard error.
+sent again. Any other input ends with its connection, exit code 3. In a chat, lines are said
+to everybody in the room, and Ctrl-D leaves it. Results go to standard output, all else to
+standard error.
 
 SIGINT or SIGTERM make a serving node take no more, let running commands finish for
 up to 25 s, and end; a second one ends it at once.
@@ -59,6 +61,7 @@ Examples:
   printf 'one\ntwo\n' | node -connect localhost ECHO -
   node -connect localhost -i
   node -connect one.example.com,two.example.com:61001 -watch
+  node -connect localhost -chat ann
   nc localhost 61000                             the same by hand
   node -tls-cert node.pem -tls-key node-key.pem -tls-client-ca ca.pem
   node -connect example.com -tls -tls-ca ca.pem -tls-cert me.pem -tls-key me-key.pem PING

@@ -55,7 +55,7 @@ func (n *node) joinString(ctx context.Context, l *link, out io.Writer) error {
 		case told != nil:
 			return n.answered(types.StringCommand, told)
 		case err != nil:
-			return l.lost(ctx, types.StringCommand, err)
+			return lost(ctx, l.addr, types.StringCommand, err)
 		}
 		if _, err := out.Write(p); err != nil {
 			return cannotPrint(err)
@@ -100,6 +100,6 @@ func (n *node) verdict(ctx context.Context, l *link, doing string, err error) er
 		case !errors.Is(readErr, io.EOF) && endpoint.CodeOf(readErr) != endpoint.DeadlineExceeded:
 			err = readErr
 		}
-		return l.lost(ctx, doing, err)
+		return lost(ctx, l.addr, doing, err)
 	}
 }

@@ -248,5 +248,5 @@ func (p *prompt) failure(ctx context.Context, l *link, h hangup) error {
 	case h.told != nil:
 		return p.n.answered("the last reply", h.told)
 	}
-	return l.lost(ctx, "the prompt", h.err)
+	return lost(ctx, l.addr, "the prompt", h.err)
 }

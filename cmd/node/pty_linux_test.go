@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gobnode/endpoint"
+	"gobnode/types"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -65,6 +70,9 @@ func (p *terminal) watch(done chan<- struct{}) {
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("this system has no /dev/ptmx, and so no pseudo terminals")
+	}
 	require.NoError(t, err)
 	raw, err := master.SyscallConn() // not Fd, which would make Close wait for Read
 	require.NoError(t, err)
@@ -133,7 +141,7 @@ func TestTerminal(t *testing.T) {
 	// A mistyped command ends the connection, but not the prompt.
 	p.typeKeys(t, "PINGG"+enter)
 	p.screen.await(t, `ERR unimplemented not_run unknown command "PINGG"; did you mean PING\?\r\n`)
-	p.screen.await(t, `INFO msg="the peer has hung up after the error; connected again"`)
+	p.screen.await(t, "node: the peer has hung up after the error; connected again to "+addr+`\r\n`)
 	p.typeKeys(t, "REVERSE {\"S\":\"alive\"}"+enter)
 	p.screen.await(t, `OK \{.*"alive"`)
 
@@ -173,16 +181,15 @@ func TestTerminalReconnects(t *testing.T) {
 	kill(t, server)
 	p.screen.await(t, "node: lost the connection to "+addr+`: closed by the peer; the last line sent was "ECHO one": `+
 		"if its answer is not above, it may have run or not\r\n")
-	p.screen.await(t, `node: cannot connect to `+addr+`: connection refused: is an endpoint listening there\? Try: node -listen `+addr+
-		` there; trying again\r\n`)
+	p.screen.await(t, `node: cannot connect to `+addr+`: connection refused; trying again\r\n`)
 	p.screen.await(t, regexp.QuoteMeta(addr)+` \(reconnecting( 1s)?\)> half a li$`) // the line is still there
 	p.typeKeys(t, "ne"+enter)
-	p.screen.await(t, `node: not sent: "half a line": cannot connect to `+addr+": connection refused")
+	p.screen.await(t, `node: not sent: "half a line": cannot connect to `+addr+`: connection refused\r\n`)
 	p.screen.await(t, regexp.QuoteMeta(addr)+` \(reconnecting [2-5]s\)> $`)
 
 	startServer(t, "-listen", addr)
 	p.typeKeys(t, "PING"+enter) // sent at once, or when it is connected by itself
-	p.screen.await(t, `(?s)INFO msg="connected again" addr=`+addr+`\r\n.*PONG\r\n.*`+addr+"> $")
+	p.screen.await(t, `(?s)node: connected again to `+addr+`\r\n.*PONG\r\n.*`+addr+"> $")
 	require.NotContains(t, p.screen.String(), "unknown command") // no line was sent late
 	p.typeKeys(t, ctrlD)
 	p.leave(t, 0)
@@ -344,4 +351,65 @@ func TestTerminalOutputOnly(t *testing.T) {
 	p := onTerminalWith(t, strings.NewReader("PING\n"), "-connect", addr, "-i")
 	p.leave(t, 0)
 	p.screen.await(t, `\APONG\r\n\z`)
+}
+
+// TestTerminalsChat has two terminals talk through a third node, three processes
+// in all.
+func TestTerminalsChat(t *testing.T) {
+	t.Parallel()
+	server, addr := startServer(t)
+	ann := onTerminal(t, "-connect", addr, "-chat", "ann", "-q")
+	ann.screen.await(t, `\A\* nobody else is here\r\n\z`)
+	bob := onTerminal(t, "-connect", addr, "-chat", "bob", "-q")
+	bob.screen.await(t, `\A\* here: ann\r\n\z`)
+	ann.screen.await(t, `\* bob came\r\n\z`)
+	ann.typeKeys(t, "Hello, Bob."+enter)
+	bob.screen.await(t, `\r\nann: Hello, Bob\.\r\n\z`)
+	bob.typeKeys(t, "Hello, \u4e16\u754c."+enter)
+	ann.screen.await(t, `\r\nbob: Hello, \x{4e16}\x{754c}\.\r\n\z`)
+	// What one types stands on one's own screen once, as the terminal shows it.
+	require.Equal(t, "* nobody else is here\r\n* bob came\r\nHello, Bob.\r\nbob: Hello, \u4e16\u754c.\r\n", ann.screen.String())
+
+	eve := onTerminal(t, "-connect", addr, "-chat", "eve", "-q")
+	eve.screen.await(t, `\* here: ann, bob\r\n\z`)
+	ann.screen.await(t, `\* eve came\r\n\z`)
+	bob.screen.await(t, `\* eve came\r\n\z`)
+	eve.typeKeys(t, "half a line"+ctrlC)
+	eve.leave(t, 5)
+	eve.screen.await(t, "node: CHAT: interrupted by SIGINT\r\n")
+	ann.screen.await(t, `\* eve left\r\n\z`)
+
+	bob.typeKeys(t, "Good bye."+enter+ctrlD)
+	bob.leave(t, 0)
+	ann.screen.await(t, `\r\nbob: Good bye\.\r\n\* bob left\r\n\z`)
+
+	server.signal(t, syscall.SIGTERM)
+	ann.leave(t, 78)
+	ann.screen.await(t, `node: CHAT: the room has closed \(unavailable, failed\); try again later\r\n\z`)
+	require.Zero(t, server.wait(t), &server.stderr)
+}
+
+// TestTerminalChatIsShielded joins the room of a hostile peer, and that of an
+// honest one with a hostile member.
+func TestTerminalChatIsShielded(t *testing.T) {
+	t.Parallel()
+	text := strings.TrimSuffix(hostile, "\n")
+	room := fakeRoom(t, func(_ context.Context, s *endpoint.Stream[types.ChatLine, types.ChatEvent]) error {
+		if err := s.Send(types.ChatEvent{Kind: types.ChatSaid, Name: "eve" + text, Text: text}); err != nil {
+			return err
+		}
+		return endpoint.Errorf(endpoint.Internal, "%s", text)
+	})
+	honest, _ := serve(t)
+	for _, addr := range []string{room, honest} {
+		p := onTerminal(t, "-connect", addr, "-chat", "ann")
+		if addr == honest {
+			p.screen.await(t, "nobody")
+			run(t, strings.NewReader(hostile), "-connect", addr, "-chat", "eve")
+		}
+		p.screen.await(t, `eve.*\[2J.*overwritten`)
+		for _, bad := range []string{"\x1b]0;", "\x1b[2J", "\x07", "\u009b", "\x9b", "\u202e"} {
+			require.NotContains(t, p.screen.String(), bad)
+		}
+	}
 }

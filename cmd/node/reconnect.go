@@ -88,7 +88,7 @@ func (r *reconnecting) begin() {
 		r.wait()
 	}
 	if t.last != "" && t.over.told == nil {
-		r.say(t.l.whyLost(t.over.err) + "; the last line sent was " + quote(t.last) +
+		r.say(whyLost(t.l.addr, t.over.err) + "; the last line sent was " + quote(t.last) +
 			": if its answer is not above, it may have run or not")
 	}
 	r.show()
@@ -123,9 +123,9 @@ func (r *reconnecting) connected(l *link) *conversation {
 	switch before := r.before; {
 	case before.over.told != nil && before.last != "" && r.why == "":
 		// Most mistyped commands end the connection.
-		r.p.n.log.Info("the peer has hung up after the error; connected again", "addr", l.addr)
+		r.news("the peer has hung up after the error; connected again to " + l.addr)
 	case before.last != "" || r.why != "":
-		r.p.n.log.Info("connected again", "addr", l.addr)
+		r.news("connected again to " + l.addr)
 	}
 	t := newConversation(l)
 	for _, line := range r.held {
@@ -139,7 +139,7 @@ func (r *reconnecting) connected(l *link) *conversation {
 func (r *reconnecting) failed(err error) {
 	r.p.failures++
 	r.wait()
-	why := strings.TrimSuffix(err.Error(), ".")
+	why := brief(err)
 	asked := len(r.held) > 0
 	r.held = slices.DeleteFunc(r.held, func(line string) bool { return strings.TrimSpace(line) == "" })
 	switch more := len(r.held) - 1; {
@@ -148,7 +148,7 @@ func (r *reconnecting) failed(err error) {
 	case more == 0:
 		r.say("not sent: " + quote(r.held[0]) + ": " + why)
 	case asked || why != r.why: // an empty line asks for no more than an attempt
-		r.say(why + "; trying again")
+		r.news(why + "; trying again")
 	}
 	r.held, r.why = nil, why
 	r.show()
@@ -163,6 +163,13 @@ func (r *reconnecting) show() {
 	if status != r.status {
 		r.status = status
 		r.p.c.status(status)
+	}
+}
+
+// news tells the user something that -q leaves out.
+func (r *reconnecting) news(text string) {
+	if !r.p.n.quiet {
+		r.say(text)
 	}
 }
 

@@ -20,8 +20,8 @@ type node struct {
 	stderr io.Writer // everything else
 	log    *slog.Logger
 
-	register func(*endpoint.Endpoint) // gives a serving node its commands
-	lastAddr string                   // the address that was connected to last
+	register func(*endpoint.Endpoint) *handlers.Chat // gives a serving node its commands
+	lastAddr string                                  // the address that was connected to last
 }
 
 // run does what args and the environment ask for and returns the exit code.
@@ -62,6 +62,8 @@ func (n *node) run(ctx context.Context, args []string) error {
 	switch {
 	case !n.connecting:
 		return n.serve(ctx)
+	case n.chatName != "":
+		return n.chat(ctx)
 	case n.prompting:
 		return n.prompt(ctx)
 	case n.watching:

@@ -34,6 +34,7 @@ func TestFirstThatAnswers(t *testing.T) {
 	assert.Equal(t, result{stdout: "PONG\n"}, run(t, nil, "-connect", list, "PING"))
 	assert.Equal(t, result{stdout: "{\"Total\":6}\n"}, run(t, nil, "-connect", list, "SUM", `{"Numbers":[1,2,3]}`))
 	assert.Equal(t, result{stdout: "PONG\n"}, run(t, strings.NewReader("PING\n"), "-connect", list, "-i"))
+	assert.Equal(t, result{stdout: "* nobody else is here\n"}, run(t, strings.NewReader(""), "-connect", list, "-chat", "ann", "-q"))
 	join := run(t, nil, "-connect", list)
 	assert.Zero(t, join.code)
 	assert.Equal(t, "Thank you.\n", join.stdout)
@@ -47,7 +48,7 @@ func TestNoneAnswers(t *testing.T) {
 	refused := func(addr string) string {
 		return "cannot connect to " + addr + ": connection refused: is an endpoint listening there? Try: node -listen " + addr + " there"
 	}
-	for _, form := range [][]string{nil, {"PING"}, {"-i"}} {
+	for _, form := range [][]string{nil, {"PING"}, {"-i"}, {"-chat", "ann"}} {
 		r := run(t, strings.NewReader(""), append([]string{"-connect", a + "," + b}, form...)...)
 		assert.Equal(t, result{3, "", "node: no node answers: " + refused(a) + "; " + refused(b) + "\n"}, r)
 	}
@@ -97,13 +98,13 @@ func TestWatch(t *testing.T) {
 	w.stdout.await(t, at+a+` ready, rtt \S+s$`)
 	w.stdout.await(t, at+b+` ready, rtt \S+s$`)
 	kill(t, server)
-	w.stdout.await(t, at+b+` (connecting|backing off for \S+): the connection broke: .+$`)
-	w.stdout.await(t, at+b+` backing off for \S+: cannot connect to `+b+`: connection refused`)
+	w.stdout.await(t, at+b+` (connecting|backing off): the connection broke: .+$`)
+	w.stdout.await(t, at+b+` backing off: cannot connect to `+b+`: connection refused$`)
 	time.Sleep(500 * time.Millisecond) // several attempts, of which nothing is told
 	server, _ = startServer(t, "-listen", b)
 	w.stdout.await(t, at+b+` ready again after \S+s, rtt \S+s$`)
 	server.signal(t, syscall.SIGTERM)
-	w.stdout.await(t, at+b+` (draining|connecting|backing off for \S+): the peer is being drained$`)
+	w.stdout.await(t, at+b+` (draining|connecting|backing off): the peer is being drained$`)
 	assert.LessOrEqual(t, strings.Count(w.stdout.String(), "connection refused"), 2)
 	assert.LessOrEqual(t, strings.Count(w.stdout.String(), a), 2) // connecting, at first
 	w.signal(t, syscall.SIGINT)

@@ -17,8 +17,8 @@ const watchTime = 250 * time.Millisecond
 //
 //	2026-11-21T09:00:00.000Z localhost:61000 ready, rtt 212µs
 //	2026-11-21T09:00:15.001Z localhost:61000 rtt 184µs
-//	2026-11-21T09:00:21.440Z localhost:61000 connecting: the connection was lost
-//	2026-11-21T09:00:21.441Z localhost:61000 backing off for 61ms: cannot connect to ...
+//	2026-11-21T09:00:21.440Z localhost:61000 connecting: the connection broke: EOF
+//	2026-11-21T09:00:21.441Z localhost:61000 backing off: cannot connect to localhost:61000: connection refused
 //	2026-11-21T09:00:24.872Z localhost:61000 ready again after 3.432s, rtt 230µs
 type watcher struct {
 	n     *node
@@ -49,7 +49,7 @@ func (n *node) watch(ctx context.Context) error {
 	defer cancel()
 	c, err := d.Dial(making, n.addrs...)
 	if err != nil {
-		return n.cannotConnect(making, []string{whyNot(strings.Join(n.addrs, ","), err)})
+		return n.cannotConnect(making, []unanswered{{strings.Join(n.addrs, ","), err}})
 	}
 	defer func() { _ = c.Close() }()
 	ctx, stop := context.WithCancel(ctx)
@@ -106,22 +106,35 @@ func (w *watcher) changed(s endpoint.ClientStats) error {
 		if !w.n.verbose && !first && !ready && last.phase == endpoint.PhaseBackingOff && why == last.why {
 			continue
 		}
-		text := n.State.String()
-		if ready && n.Reconnects > 0 {
-			text += " again"
-			if !last.since.IsZero() {
-				text += " after " + time.Since(last.since).Round(time.Millisecond).String()
-			}
-		}
-		if ready {
-			text += ", rtt " + rounded(n.RTT)
-		}
+		text := w.text(n, last)
 		*last = watched{phase: phase, why: why, rtt: n.RTT, reconnects: n.Reconnects, since: last.away(first, ready)}
 		if err := w.print(n.Addr, text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// text is what there is to tell about n, of which last is known.
+func (w *watcher) text(n endpoint.NodeStats, last *watched) string {
+	switch {
+	case n.State.Phase != endpoint.PhaseReady && w.n.verbose:
+		return n.State.String()
+	case n.State.Phase != endpoint.PhaseReady: // the time of one attempt means nothing where the next ones are left out
+		text := n.State.Phase.String()
+		if n.State.Err != nil {
+			text += ": " + brief(n.State.Err)
+		}
+		return text
+	}
+	text := n.State.String()
+	if n.Reconnects > 0 {
+		text += " again"
+		if !last.since.IsZero() {
+			text += " after " + time.Since(last.since).Round(time.Millisecond).String()
+		}
+	}
+	return text + ", rtt " + rounded(n.RTT)
 }
 
 // away returns since when a node is not ready, now that it is or is not.
