@@ -88,3 +88,27 @@ func TestWatch(t *testing.T) {
 		assert.Error(t, ctx.Err())
 	})
 }
+
+// TestHealUnused: connections on which nothing is called do not count as failures
+// of the next ones: a node that was away for long, was back for a moment and
+// restarts is found as soon as any other.
+func TestHealUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 20 { // the waits are random
+			w := newWorld(t)
+			w.up("a:1", nil)
+			c := w.client(endpoint.Dialer{}, "a:1")
+			w.down("a:1")
+			time.Sleep(time.Minute)
+			w.up("a:1", nil)
+			time.Sleep(6 * time.Second)
+			require.Equal(t, endpoint.PhaseReady, c.State().Phase)
+			w.down("a:1")
+			w.up("a:1", nil)
+			synctest.Wait()
+			back := time.Now()
+			require.NoError(t, within(t, c, time.Minute))
+			require.LessOrEqual(t, time.Since(back), 200*time.Millisecond)
+		}
+	})
+}

@@ -6,15 +6,17 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"gobnode/endpoint"
+	"gobnode/internal/netaddr"
 )
 
 // A link is a connection to the peer that is closed when its context ends.
 type link struct {
 	*endpoint.Conn
-	addr    string // as the user gave it
+	addr    string // with its port
 	replies replies
 	forget  func() bool
 }
@@ -44,10 +46,22 @@ func (n *node) connect(ctx, making context.Context) (*link, error) {
 	}
 	n.lastAddr = addr
 	return &link{
-		Conn: conn, addr: addr,
+		Conn: conn, addr: whole(addr),
 		replies: replies{r: conn.Reader},
 		forget:  context.AfterFunc(ctx, func() { _ = conn.Close() }),
 	}, nil
+}
+
+// whole is addr with the host and the port that are left out, for people to see.
+func whole(addr string) string {
+	network, address := netaddr.Split(addr)
+	if network == "unix" {
+		return addr
+	}
+	if strings.HasPrefix(address, ":") {
+		return "localhost" + address
+	}
+	return address
 }
 
 func (l *link) close() {
