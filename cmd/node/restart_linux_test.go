@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -109,7 +110,7 @@ func TestRestartRefused(t *testing.T) {
 		c.call(client, 20*time.Second)
 	}()
 	time.Sleep(500 * time.Millisecond)
-	p = c.start(t, addr)
+	c.start(t, addr)
 	<-patient
 	stop()
 	s := c.judge(t)
@@ -124,15 +125,21 @@ func TestRestartRefused(t *testing.T) {
 	s.returned(t)
 }
 
-// TestRestartNames: a name stands for an address that refuses, one that takes
-// connections and says nothing, and one that lives; then for another that lives.
+// TestRestartNames: a name stands for an address that refuses, one that answers
+// nothing, one that takes connections and says nothing, and one that lives; then for
+// another that lives.
 func TestRestartNames(t *testing.T) {
 	t.Parallel()
 	c, addr := newCell(t), fixedAddr(t)
 	p := c.start(t, addr)
-	silent := fake(t, nil)
+	dead := []string{refusing(t), fixedAddr(t), fake(t, nil)}
+	deaf(t, dead[1])
 	var addrs atomic.Pointer[[]string]
-	addrs.Store(&[]string{refusing(t), silent, addr})
+	with := func(living ...string) {
+		all := slices.Concat(dead, living)
+		addrs.Store(&all)
+	}
+	with(addr)
 	client := c.dial(t, endpoint.Dialer{Resolve: func(_ context.Context, name string) ([]string, error) {
 		assert.Equal(t, "service", name)
 		return *addrs.Load(), nil
@@ -141,7 +148,7 @@ func TestRestartNames(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	second := fixedAddr(t)
 	c.start(t, second)
-	addrs.Store(&[]string{refusing(t), silent, addr, second})
+	with(addr, second)
 	p.signal(t, syscall.SIGTERM) // the names are asked for again, a second later at most
 	require.Zero(t, p.wait(t), &p.stderr)
 	time.Sleep(1200 * time.Millisecond)
@@ -339,6 +346,58 @@ func TestRestartHalfOpen(t *testing.T) {
 	assert.NotZero(t, s.unknown)
 	assert.EqualValues(t, 1, client.Stats().Nodes[0].Reconnects)
 	s.returned(t)
+}
+
+// TestRestartChaos: all of it, at random, to one of two nodes at a time, and calls
+// with little time among others.
+func TestRestartChaos(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	pause := func(most time.Duration) { time.Sleep(time.Duration(random.Int64N(int64(most)))) }
+	c, addrs := newCell(t), []string{fixedAddr(t), fixedAddr(t)}
+	nodes := []*process{c.start(t, addrs[0]), c.start(t, addrs[1])}
+	client := c.dial(t, endpoint.Dialer{}, addrs...)
+	var stops []func()
+	for _, limit := range []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, 20 * time.Second} {
+		stops = append(stops, c.load(client, 200, limit))
+	}
+	during := 2 * time.Second
+	if *long {
+		during = time.Minute
+	}
+	restarts := 0
+	for begin := time.Now(); time.Since(begin) < during; restarts++ {
+		i := random.IntN(2)
+		switch random.IntN(3) {
+		case 0:
+			kill(t, nodes[i])
+			pause(200 * time.Millisecond)
+			nodes[i] = c.start(t, addrs[i])
+		case 1:
+			nodes[i].signal(t, syscall.SIGTERM)
+			require.Zero(t, nodes[i].wait(t), &nodes[i].stderr)
+			nodes[i] = c.start(t, addrs[i])
+		case 2:
+			nodes[i].signal(t, syscall.SIGSTOP)
+			pause(400 * time.Millisecond)
+			nodes[i].signal(t, syscall.SIGCONT)
+		}
+		pause(100 * time.Millisecond)
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	c.judge(t)
+	stats := client.Stats()
+	t.Logf("%d times; %d calls sent again; %d and %d connected again", restarts, stats.Resent, stats.Nodes[0].Reconnects, stats.Nodes[1].Reconnects)
+	for _, m := range c.calls {
+		if m.err != nil && m.limit > time.Second {
+			assert.Equal(t, endpoint.Unavailable, endpoint.CodeOf(m.err), "%v", m.err)
+			assert.Equal(t, endpoint.OutcomeUnknown, endpoint.OutcomeOf(m.err), "what did not run is sent again: %v", m.err)
+		}
+	}
 }
 
 // TestRollingRestarts: two nodes are restarted in turn, at 1,000 calls a second: no

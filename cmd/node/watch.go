@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -108,7 +109,7 @@ func (w *watcher) changed(s endpoint.ClientStats) error {
 		}
 		text := w.text(n, last)
 		*last = watched{phase: phase, why: why, rtt: n.RTT, reconnects: n.Reconnects, since: last.away(first, ready)}
-		if err := w.print(n.Addr, text); err != nil {
+		if err := w.tell(n.Addr, text); err != nil {
 			return err
 		}
 	}
@@ -158,16 +159,19 @@ func (w *watcher) measured(s endpoint.ClientStats) error {
 			continue
 		}
 		last.rtt = n.RTT
-		if err := w.print(n.Addr, "rtt "+rounded(n.RTT)); err != nil {
+		if err := w.tell(n.Addr, "rtt "+rounded(n.RTT)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *watcher) print(addr, text string) error {
+func (w *watcher) tell(addr, text string) error {
 	const milliseconds = "2006-01-02T15:04:05.000Z07:00"
-	return w.n.print(harmless(time.Now().Format(milliseconds)+" "+addr+" "+text) + "\n")
+	if _, err := io.WriteString(w.n.stdout, harmless(time.Now().Format(milliseconds)+" "+addr+" "+text)+"\n"); err != nil {
+		return cannotPrint(err)
+	}
+	return nil
 }
 
 // rounded is a round-trip time to the microsecond.
