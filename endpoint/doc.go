@@ -44,6 +44,13 @@
 //
 //	if errors.Is(err, endpoint.NotFound) { ... }
 //
+// # Connections that break
+//
+// A [Client] connects again by itself, and sends again what did not run; it keeps
+// sessions with several nodes if given them. Calls wait for a connection until
+// their context ends: give them deadlines. What may run twice is called under
+// [Idempotent].
+//
 // # What a peer can do
 //
 // Whatever a peer sends, memory is bounded by [Limits] and the process stays up:

@@ -66,13 +66,18 @@ func TestLedger(t *testing.T) {
 			r: seeded(t), lock: make(chan struct{}, 1),
 		}
 		var callers sync.WaitGroup
-		for range 40 {
-			r := rand.New(rand.NewPCG(l.r.Uint64(), 0))
+		var chances [40]*rand.Rand
+		for i := range chances {
+			chances[i] = rand.New(rand.NewPCG(l.r.Uint64(), 0))
+		}
+		for _, r := range chances {
 			callers.Go(func() { l.caller(r) })
 		}
 		callers.Wait()
-		for _, end := range l.ends {
-			end()
+		for ends := l.takeEnds(); len(ends) > 0; ends = l.takeEnds() { // a Client that is not closed yet connects again
+			for _, end := range ends {
+				end()
+			}
 		}
 		l.wg.Wait()
 		ran := 0
@@ -189,6 +194,15 @@ func (l *ledger) endLater(end func()) {
 			}
 		})
 	}
+}
+
+// takeEnds returns what endLater was given and has not called.
+func (l *ledger) takeEnds() []func() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ends := l.ends
+	l.ends = nil
+	return ends
 }
 
 // leave gives c up, if nobody has before.
