@@ -25,10 +25,12 @@ import (
 // The restart matrix. Each test is a cell: a node is taken from under a Client
 // that makes calls at a steady rate, and brought back. What the callers were told
 // is compared with what the node wrote down. That a node which is away for 30 s is
-// found within 200 ms is TestHealServerBack of package endpoint, under fake time;
-// the times here are printed, and asserted with room for a busy machine.
+// found within 200 ms is TestHealServerBack of package endpoint, under fake time.
 
 var long = flag.Bool("long", false, "restart two nodes 50 times, not 5")
+
+// plenty is the time of calls that are to succeed however busy the machine is.
+const plenty = time.Minute
 
 var quiet = slog.New(slog.DiscardHandler)
 
@@ -37,7 +39,7 @@ func TestRestartKilled(t *testing.T) {
 	t.Parallel()
 	c, addr := newCell(t), fixedAddr(t)
 	p := c.start(t, addr)
-	stop := c.load(c.dial(t, endpoint.Dialer{}, addr), 500, 5*time.Second)
+	stop := c.load(c.dial(t, endpoint.Dialer{}, addr), 500, plenty)
 	for range 3 {
 		time.Sleep(200 * time.Millisecond)
 		kill(t, p)
@@ -57,7 +59,7 @@ func TestRestartTerminated(t *testing.T) {
 	t.Parallel()
 	c, addr := newCell(t), fixedAddr(t)
 	p := c.start(t, addr)
-	stop := c.load(c.dial(t, endpoint.Dialer{}, addr), 500, 20*time.Second)
+	stop := c.load(c.dial(t, endpoint.Dialer{}, addr), 500, plenty)
 	for range 3 {
 		time.Sleep(200 * time.Millisecond)
 		p.signal(t, syscall.SIGTERM)
@@ -84,7 +86,7 @@ func TestRestartStopped(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	p.signal(t, syscall.SIGCONT)
 	c.back = time.Now()
-	time.Sleep(300 * time.Millisecond)
+	c.call(client, plenty)
 	stop()
 	s := c.judge(t)
 	assert.NotZero(t, s.unknown)
@@ -107,21 +109,20 @@ func TestRestartRefused(t *testing.T) {
 	patient := make(chan struct{})
 	go func() {
 		defer close(patient)
-		c.call(client, 20*time.Second)
+		c.call(client, plenty)
 	}()
 	time.Sleep(500 * time.Millisecond)
 	c.start(t, addr)
 	<-patient
 	stop()
 	s := c.judge(t)
-	assert.Greater(t, s.errors["deadline_exceeded"], 50)
 	refused := 0
 	for _, m := range c.calls {
 		if m.err != nil && m.ended.Before(c.back) && assert.ErrorContains(t, m.err, "no connection: "+addr+": cannot connect to") {
 			refused++
 		}
 	}
-	assert.Greater(t, refused, 50)
+	assert.Greater(t, refused, 10)
 	s.returned(t)
 }
 
@@ -144,7 +145,7 @@ func TestRestartNames(t *testing.T) {
 		assert.Equal(t, "service", name)
 		return *addrs.Load(), nil
 	}}, "service")
-	stop := c.load(client, 300, 20*time.Second)
+	stop := c.load(client, 300, plenty)
 	time.Sleep(300 * time.Millisecond)
 	second := fixedAddr(t)
 	c.start(t, second)
@@ -184,14 +185,18 @@ func TestRestartWrongKind(t *testing.T) {
 			kind.serve(t, conns)
 			impatient := c.load(client, 50, 300*time.Millisecond)
 			time.Sleep(500 * time.Millisecond)
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			enough := busy
+			if name == "silence" {
+				enough = 500 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), enough)
 			defer cancel()
 			_, err = (&endpoint.Dialer{Logger: quiet}).Dial(ctx, addr)
 			assert.Equal(t, endpoint.OutcomeNotRun, endpoint.OutcomeOf(err))
 			assert.ErrorContains(t, err, kind.says)
 			t.Log(err)
 			impatient()
-			patient := c.load(client, 50, 20*time.Second)
+			patient := c.load(client, 50, plenty)
 			time.Sleep(200 * time.Millisecond)
 			conns.closeAll()
 			c.start(t, addr)
@@ -306,11 +311,11 @@ func TestRestartBlackhole(t *testing.T) {
 			break
 		}
 	}
-	assert.Less(t, time.Since(begin), 25*time.Second, "10 s for the answer to a PING, and a second until that is sent")
+	assert.Less(t, time.Since(begin), 11*time.Second+busy, "10 s for the answer to a PING, and a second until that is sent")
 	patient := make(chan struct{})
 	go func() {
 		defer close(patient)
-		c.call(client, 20*time.Second)
+		c.call(client, plenty)
 	}()
 	time.Sleep(time.Second)
 	n.plug(true)
@@ -330,7 +335,7 @@ func TestRestartHalfOpen(t *testing.T) {
 	n, c := newNetwork(t), newCell(t)
 	p := c.start(t, serverAddr, n.through()...)
 	client := c.dial(t, endpoint.Dialer{NetDial: n.dial}, serverAddr)
-	stop := c.load(client, 100, 5*time.Second)
+	stop := c.load(client, 100, plenty)
 	time.Sleep(300 * time.Millisecond)
 	n.plug(false)
 	time.Sleep(100 * time.Millisecond)
@@ -360,7 +365,7 @@ func TestRestartChaos(t *testing.T) {
 	nodes := []*process{c.start(t, addrs[0]), c.start(t, addrs[1])}
 	client := c.dial(t, endpoint.Dialer{}, addrs...)
 	var stops []func()
-	for _, limit := range []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, 20 * time.Second} {
+	for _, limit := range []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, plenty} {
 		stops = append(stops, c.load(client, 200, limit))
 	}
 	during := 2 * time.Second
@@ -407,7 +412,7 @@ func TestRollingRestarts(t *testing.T) {
 	c, addrs := newCell(t), []string{fixedAddr(t), fixedAddr(t)}
 	nodes := []*process{c.start(t, addrs[0]), c.start(t, addrs[1])}
 	client := c.dial(t, endpoint.Dialer{}, addrs...)
-	stop := c.load(client, 1000, 20*time.Second)
+	stop := c.load(client, 1000, plenty)
 	restarts := 5
 	if *long {
 		restarts = 50
@@ -417,7 +422,7 @@ func TestRollingRestarts(t *testing.T) {
 		require.Zero(t, nodes[i%2].wait(t), &nodes[i%2].stderr)
 		nodes[i%2] = c.start(t, addrs[i%2])
 		for stats := range client.Watch(t.Context()) {
-			if s := stats.Nodes[i%2]; s.State.Phase == endpoint.PhaseReady && s.Reconnects == uint64(i/2+1) {
+			if s := stats.Nodes[i%2]; s.State.Phase == endpoint.PhaseReady && s.Reconnects >= uint64(i/2+1) {
 				break
 			}
 		}
@@ -466,7 +471,7 @@ func TestDrainUnderLoad(t *testing.T) {
 				return
 			}
 			calls.Add(1)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), plenty)
 			reply, err := types.Sum.Call(ctx, both, types.SumRequest{Numbers: []float64{1, 2}})
 			cancel()
 			if err != nil || reply.Total != 3 {
