@@ -41,17 +41,27 @@ func (r *route) end(refused *Error) {
 	switch {
 	case refused == nil:
 		n.unshun()
-		if r.at != 0 {
-			now := n.c.now()
-			n.took(time.Duration(now-r.at), now)
-		}
+		r.took(false)
 	case refused.byPeer() && refused.crowded():
 		n.shun(n.c.backoff, n.c.now())
 	case refused.Outcome == OutcomeFailed:
 		n.unshun()
+	case refused.Outcome == OutcomeUnknown:
+		r.took(true) // otherwise a node that answers nothing would keep the mean of its best days
 	}
 	if r.done != nil {
 		r.done(asError(refused))
+	}
+}
+
+// took counts how long the call took, or would have taken at least.
+func (r *route) took(atLeast bool) {
+	if r.at == 0 {
+		return
+	}
+	now := r.n.c.now()
+	if d := now - r.at; !atLeast || float64(d) > r.n.latency(now) {
+		r.n.took(time.Duration(d), now)
 	}
 }
 

@@ -2,6 +2,8 @@ package endpoint_test
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,5 +112,46 @@ func TestHealUnused(t *testing.T) {
 			require.NoError(t, within(t, c, time.Minute))
 			require.LessOrEqual(t, time.Since(back), 200*time.Millisecond)
 		}
+	})
+}
+
+// TestHealFrozenNode: one of two nodes stops to answer, with its connections intact,
+// as under SIGSTOP, just when its calls were the faster ones. What is lost to it are
+// the calls of the first moments, not a third of all until its silence is noticed.
+func TestHealFrozenNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const each = 5 * time.Millisecond
+		frozen := make(chan bool)
+		var stopped atomic.Bool
+		a := w.up("a:1", func(context.Context, job) (job, error) {
+			if time.Sleep(time.Millisecond); stopped.Load() {
+				<-frozen
+			}
+			return job{}, nil
+		})
+		var calls atomic.Int64
+		w.up("b:1", func(context.Context, job) (job, error) {
+			if time.Sleep(time.Millisecond); calls.Add(1)%10 == 0 {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return job{}, nil
+		})
+		c := w.client(endpoint.Dialer{}, "a:1", "b:1")
+		synctest.Wait()
+		var wg sync.WaitGroup
+		for n := range 2000 {
+			if n == 100 {
+				stopped.Store(true)
+				a.runs.Store(0)
+			}
+			wg.Go(func() { _ = within(t, c, 500*time.Millisecond) })
+			time.Sleep(each)
+		}
+		wg.Wait()
+		lost := a.runs.Load()
+		t.Logf("%d of 1900 calls lost", lost)
+		assert.LessOrEqual(t, lost, int64(95), "5 %%")
+		close(frozen)
 	})
 }
