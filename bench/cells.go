@@ -34,7 +34,7 @@ func everybody(*peers.Peer) bool { return true }
 func streamers(p *peers.Peer) bool { return p.Streams && p.Name != peers.GRPCWorkers }
 
 func someFlat(p *peers.Peer) bool {
-	return p.Names || p.Name == peers.NetRPC || p.Name == peers.GRPC
+	return p.Names || p.Name == peers.NetRPC || p.Name == peers.GRPC || p.Name == peers.Bare
 }
 
 // The kinds of cell.
@@ -144,8 +144,9 @@ var (
 	}
 	flatKind = &kind{
 		title: "Flatness",
-		about: "CPU per call as connections and commands grow. Connections: 16 callers on 16, and then each in turn on its part of 5,000, so that " +
-			"every call is alone on its connection both times. Commands: 128 callers on one connection call the one that is registered, and then 10,000 in turn.",
+		about: "CPU per call as connections and commands grow. Held: 16 callers on a connection each, without and with 4,984 more that are " +
+			"idle. Spread: the same callers go round all 5,000, each on its part, so that every call finds its connection out of the processor's caches; what " +
+			"that costs the floor, nobody can save. Commands: 128 callers on one connection call the one that is registered, and then 10,000 in turn.",
 		columns: []column{
 			{"few: calls/s", load.Rate, count},
 			{"CPU, µs/call", load.CPU, two},
@@ -153,7 +154,7 @@ var (
 			{"CPU, µs/call", load.LoadedCPU, two},
 			{"growth", load.CPUGrowth, two},
 		},
-		busy: true, who: someFlat,
+		ratios: []load.Metric{load.CPUGrowth}, busy: true, who: someFlat,
 	}
 	commandKind = &kind{title: flatKind.title, about: flatKind.about, columns: flatKind.columns, busy: true, who: func(p *peers.Peer) bool { return p.Names }}
 )
@@ -196,7 +197,8 @@ func allCells(window time.Duration) []*cell {
 	add(sleepyKind, "sleepy/128", "128 callers", func(s *load.Spec) {
 		s.Kind, s.Callers, s.Every, s.Pause = load.Sleepy, 128, 5000, 20*time.Millisecond
 	}).quick = true
-	add(flatKind, "flat/connections", "16 and 5,000 connections", func(s *load.Spec) { s.Kind, s.Callers, s.Conns = load.Conns, 16, 5000 })
+	add(flatKind, "flat/held", "16 and 5,000 connections, 16 of them in use", func(s *load.Spec) { s.Kind, s.Callers, s.Conns = load.Held, 16, 5000 })
+	add(flatKind, "flat/spread", "16 and 5,000 connections, all in use", func(s *load.Spec) { s.Kind, s.Callers, s.Conns = load.Spread, 16, 5000 })
 	add(commandKind, "flat/commands", "1 and 10,000 commands", func(s *load.Spec) { s.Kind, s.Callers, s.Commands = load.Commands, 128, 10_000 })
 	add(fanInKind, "fan-in/5000", "5,000 connections", func(s *load.Spec) {
 		s.Kind, s.Conns, s.Warm, s.Window = load.FanIn, 5000, time.Second, max(2*time.Second, 2*window)
@@ -246,7 +248,7 @@ func (c *cell) cost() time.Duration {
 	switch c.spec.Kind {
 	case load.Idle:
 		return start + time.Duration(c.spec.Conns)*(connection+2*call) + 3*c.spec.Settle
-	case load.Sleepy, load.Beside, load.Conns, load.Commands:
+	case load.Sleepy, load.Beside, load.Held, load.Spread, load.Commands:
 		windows = 2
 	case load.Calls, load.Streams, load.SetUp, load.FanIn:
 	}

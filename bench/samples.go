@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"gobnode/bench/internal/load"
 	"gobnode/bench/internal/peers"
@@ -64,12 +65,14 @@ func (s *series) dropped(c *cell) []bool {
 	if !c.kind.busy || c.spec.Callers < 2 {
 		return out
 	}
-	best := 0.0
-	for _, f := range s.figures {
-		best = max(best, f[load.Busy])
-	}
-	for i, f := range s.figures {
-		out[i] = f[load.Busy] < leastBusy*best
+	for _, m := range []load.Metric{load.Busy, load.LoadedBusy} {
+		best := 0.0
+		for _, f := range s.figures {
+			best = max(best, f[m])
+		}
+		for i, f := range s.figures {
+			out[i] = out[i] || f[m] < leastBusy*best
+		}
 	}
 	return out
 }
@@ -117,7 +120,7 @@ func (s *series) used(c *cell) string {
 		}
 	}
 	if n == len(s.figures) {
-		return fmt.Sprint(n)
+		return strconv.Itoa(n)
 	}
 	return fmt.Sprintf("%d of %d", n, len(s.figures))
 }

@@ -47,7 +47,8 @@ var targets = []target{
 	{"beside/16", "", load.P99Bound, 0, 1},
 	{"sleepy/128", "", load.RateShare, 0.8, 0},
 	{"sleepy/128", "", load.LoadedP99, 0, 3000},
-	{"flat/connections", "", load.CPUGrowth, 0, 1.25},
+	{"flat/held", "", load.CPUGrowth, 0, 1.25},
+	{"flat/spread", peers.Bare, load.CPUGrowth, 0, 1.25},
 	{"flat/commands", "", load.CPUGrowth, 0, 1.25},
 }
 

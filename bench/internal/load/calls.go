@@ -177,6 +177,7 @@ func runCalls(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 // loaded adds the figures of a second window to those of the first.
 func (f Figures) loaded(second Figures) Figures {
 	f[LoadedRate], f[LoadedP50], f[LoadedP99], f[LoadedCPU] = second[Rate], second[P50], second[P99], second[CPU]
+	f[LoadedBusy] = second[Busy]
 	f[RateShare] = f[LoadedRate] / f[Rate]
 	f[CPUGrowth] = f[LoadedCPU] / f[CPU]
 	f[P99Bound] = f[LoadedP99] / (2*f[P99] + 1000)
@@ -193,7 +194,7 @@ func runSleepy(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.Server.Do(gauge.Order{Op: gauge.OpSleep, N: spec.Every, Pause: spec.Pause}); err != nil {
+	if _, err = t.Server.Do(gauge.Order{Op: gauge.OpSleep, N: spec.Every, Pause: spec.Pause}); err != nil {
 		return nil, err
 	}
 	sleepy, err := t.measure(ctx, spec, c)
@@ -203,25 +204,32 @@ func runSleepy(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	return awake.loaded(sleepy), nil
 }
 
-// runConns has each worker go round its share of the connections, so that as many calls are under way in both windows, each alone on
-// its connection.
+// runConns has as many callers call in both windows, each call alone on its connection. When there are more connections, either most of
+// them do nothing, or each worker goes round its share of them.
 func runConns(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
-	conns, closeAll, err := t.dial(ctx, spec.Conns)
+	conns, closeAll, err := t.dial(ctx, spec.Callers)
 	defer closeAll()
 	if err != nil {
 		return nil, err
 	}
 	caller := func(c peers.Conn) peers.Caller { return c.NewCaller(spec.Body) }
-	few, err := t.measure(ctx, spec, newCrew(spec.Callers, conns[:spec.Callers], caller))
+	few, err := t.measure(ctx, spec, newCrew(spec.Callers, conns, caller))
 	if err != nil {
 		return nil, err
 	}
-	crew := newCrew(spec.Callers, conns, caller)
-	err = each(spec.Conns, dialers, func(i int) error { return caller(conns[i])(ctx, uint64(i)) })
+	more, closeMore, err := t.dial(ctx, spec.Conns-spec.Callers)
+	defer closeMore()
 	if err != nil {
 		return nil, err
 	}
-	many, err := t.measure(ctx, spec, crew)
+	err = each(len(more), dialers, func(i int) error { return caller(more[i])(ctx, uint64(i)) })
+	if err != nil {
+		return nil, err
+	}
+	if spec.Kind == Spread {
+		conns = append(conns, more...)
+	}
+	many, err := t.measure(ctx, spec, newCrew(spec.Callers, conns, caller))
 	if err != nil {
 		return nil, err
 	}

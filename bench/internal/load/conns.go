@@ -23,7 +23,7 @@ func runSetUp(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		return c.NewCaller(spec.Body)(ctx, id)
 	}
 	c := &crew{workers: make([][]peers.Caller, spec.Callers), made: make([]uint64, spec.Callers)}
@@ -56,14 +56,14 @@ func runIdle(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	}
 	f := Figures{}
 	per := func(after, before uint64) float64 { return (float64(after) - float64(before)) / float64(spec.Conns) }
+	fresh, err := settled()
+	if err != nil {
+		return nil, err
+	}
 	if !t.Peer.Lazy {
-		fresh, err := settled()
-		if err != nil {
-			return nil, err
-		}
 		f[Memory], f[RSS] = per(fresh.Heap+fresh.Stack, before.Heap+before.Stack), per(fresh.RSS, before.RSS)
 	}
-	if err := callAll(); err != nil {
+	if err = callAll(); err != nil {
 		return nil, err
 	}
 	used, err := settled()
@@ -72,7 +72,7 @@ func runIdle(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	}
 	f[UsedMemory], f[UsedRSS] = per(used.Heap+used.Stack, before.Heap+before.Stack), per(used.RSS, before.RSS)
 	f[Goroutines] = per(uint64(used.Goroutines), uint64(before.Goroutines))
-	if err := callAll(); err != nil { // they still work
+	if err = callAll(); err != nil { // they still work
 		return nil, err
 	}
 	f[Kept] = 1
@@ -111,7 +111,7 @@ func runFanIn(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := fanIn(ctx, callers, spec.Warm, newLatencies()); err != nil {
+	if _, err = fanIn(ctx, callers, spec.Warm, newLatencies()); err != nil {
 		return nil, err
 	}
 	times := newLatencies()

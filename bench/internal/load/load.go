@@ -18,7 +18,8 @@ const (
 	Calls    Kind = "calls"    // Callers call back to back over Conns connections
 	Sleepy   Kind = "sleepy"   // Calls without and with one call in Every sleeping for Pause
 	Beside   Kind = "beside"   // Calls without and with a transfer of Transfer bytes in messages of Size on their connection
-	Conns    Kind = "conns"    // Calls over Callers and over Conns connections, a call at a time on each
+	Held     Kind = "held"     // Calls over Callers connections, without and with others idle, up to Conns altogether
+	Spread   Kind = "spread"   // Calls over Callers and over Conns connections, a call at a time on each
 	Commands Kind = "commands" // Calls to one and to Commands registered commands
 	Streams  Kind = "streams"  // messages of Size bytes on one stream
 	SetUp    Kind = "set-up"   // Callers connect, make one call and close, over and over
@@ -63,7 +64,8 @@ const (
 	Busy         Metric = "busy"          // processors that both processes kept busy
 	Throughput   Metric = "throughput"    // MB/s (10⁶ bytes)
 	CPUPerMB     Metric = "cpu-mb"        // µs, both processes
-	LoadedRate   Metric = "loaded-rate"   // as Rate, in the second of two windows
+	LoadedBusy   Metric = "loaded-busy"   // as Busy, in the second of two windows
+	LoadedRate   Metric = "loaded-rate"
 	LoadedP50    Metric = "loaded-p50"
 	LoadedP99    Metric = "loaded-p99"
 	LoadedCPU    Metric = "loaded-cpu"
@@ -93,7 +95,7 @@ type Target struct {
 // Run puts the load of spec on t.
 func Run(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	run, ok := map[Kind]func(context.Context, *Spec, *Target) (Figures, error){
-		Calls: runCalls, Sleepy: runSleepy, Beside: runBeside, Conns: runConns, Commands: runCommands,
+		Calls: runCalls, Sleepy: runSleepy, Beside: runBeside, Held: runConns, Spread: runConns, Commands: runCommands,
 		Streams: runStreams, SetUp: runSetUp, Idle: runIdle, FanIn: runFanIn,
 	}[spec.Kind]
 	if !ok {

@@ -22,7 +22,7 @@ func pour(ctx context.Context, c peers.Conn, size int, more func(sent uint64) bo
 	}
 	sent := uint64(0)
 	for sent == 0 || more(sent) {
-		if err := st.Send(sent); err != nil {
+		if err = st.Send(sent); err != nil {
 			return 0, err
 		}
 		sent++
@@ -49,7 +49,7 @@ func runStreams(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := pour(ctx, conns[0], spec.Size, until(spec.Warm)); err != nil {
+	if _, err = pour(ctx, conns[0], spec.Size, until(spec.Warm)); err != nil {
 		return nil, err
 	}
 	w, err := t.open()

@@ -37,6 +37,9 @@ type address struct{ Calls, Orders string }
 // that Linux has for that by default, and the process of each sample has another port.
 const loopback = "127.0.0.1:0"
 
+// spareFiles is what a process opens beside its connections, listeners and the runtime's included.
+const spareFiles = 100
+
 // Main runs the role that the process was started with, and then ends it. It returns if it was started with none.
 func Main() {
 	var run func(*task) error
@@ -52,6 +55,9 @@ func Main() {
 	}
 	var t task
 	err := json.Unmarshal([]byte(os.Getenv(taskVariable)), &t)
+	if err == nil {
+		err = allowFiles(t.Spec.Conns + spareFiles)
+	}
 	if err == nil {
 		go untilOrphaned()
 		err = run(&t)
@@ -123,7 +129,7 @@ func drive(t *task) error {
 	if err != nil {
 		return err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	p := peers.Find(t.Spec.Peer)
 	if p == nil {
 		return fmt.Errorf("there is no peer %q", t.Spec.Peer)

@@ -27,7 +27,7 @@ func Sample(ctx context.Context, spec load.Spec, limit time.Duration) (load.Figu
 	}
 	defer server.end()
 	var at address
-	if err := server.answer(ctx, &at); err != nil {
+	if err = server.answer(ctx, &at); err != nil {
 		return nil, err
 	}
 	client, err := start(ctx, "client", &task{Spec: spec, Address: at})

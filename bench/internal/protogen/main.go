@@ -31,7 +31,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: protogen FILE.proto PLUGIN[=PARAMETERS]...")
+		return errors.New("want a .proto file and at least one plugin, PLUGIN[=PARAMETERS]")
 	}
 	file, err := compile(ctx, args[0])
 	if err != nil {
@@ -66,7 +66,7 @@ func compile(ctx context.Context, name string) (*descriptorpb.FileDescriptorProt
 func generate(ctx context.Context, file *descriptorpb.FileDescriptorProto, plugin, parameters string) error {
 	request, err := proto.Marshal(&pluginpb.CodeGeneratorRequest{
 		FileToGenerate: []string{file.GetName()},
-		Parameter:      proto.String(parameters),
+		Parameter:      new(parameters),
 		ProtoFile:      []*descriptorpb.FileDescriptorProto{file},
 	})
 	if err != nil {
