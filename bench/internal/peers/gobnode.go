@@ -21,7 +21,7 @@ const (
 const Gobnode = "gobnode"
 
 func gobnode() *Peer {
-	return gobnodeAs(Gobnode, "Limits.Calls 2,048 and InFlight 1 GiB for 1,024 callers on one connection, Limits.Connections 20,000 for 15,000 of them", nil, nil)
+	return gobnodeAs(Gobnode, "Limits.Calls 2,048 and InFlight 4 GiB for 1,024 callers on one connection, Limits.Connections 20,000 for 15,000 of them", nil, nil)
 }
 
 // gobnodeAs is this library in a set-up of its own; tune functions may be nil.
@@ -31,7 +31,7 @@ func gobnodeAs(name, about string, tuneServer func(*endpoint.Endpoint), tuneClie
 		NewServer: func(h *echo.Handler) (Server, error) {
 			e := &endpoint.Endpoint{
 				Logger: slog.New(slog.DiscardHandler),
-				Limits: endpoint.Limits{Connections: 20_000, Calls: 2048, InFlight: 1 << 30},
+				Limits: endpoint.Limits{Connections: 20_000, Calls: 2048, InFlight: 4 << 30},
 			}
 			if tuneServer != nil {
 				tuneServer(e)

@@ -19,19 +19,20 @@ func TestMain(m *testing.M) {
 }
 
 // running returns the processes that this one has started and not reaped.
-func running(t *testing.T) (pids string) {
+func running(t *testing.T) string {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", os.Getpid()))
 	if err != nil || files == nil {
 		t.Skip("this system does not tell a process's children")
 	}
+	var pids strings.Builder
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err == nil { // a thread may have ended
-			pids += string(b)
+			pids.Write(b)
 		}
 	}
-	return pids
+	return pids.String()
 }
 
 func TestSampleEnds(t *testing.T) {

@@ -43,7 +43,7 @@ func Ratio(a, b []float64) Spread {
 func Environment(modules ...string) string {
 	parts := []string{
 		runtime.Version(),
-		runtime.GOOS + "/" + runtime.GOARCH,
+		strings.TrimSpace(runtime.GOOS + "/" + runtime.GOARCH + " " + kernel()),
 		fmt.Sprintf("%s, GOMAXPROCS %d", processor(), runtime.GOMAXPROCS(0)),
 	}
 	info, ok := debug.ReadBuildInfo()
@@ -56,6 +56,15 @@ func Environment(modules ...string) string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// kernel is the kernel's release where the system tells it in a file.
+func kernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(release))
 }
 
 // processor is the processor's name where the system tells it in a file.

@@ -1,5 +1,3 @@
-//go:build unix
-
 package process
 
 import (
@@ -14,8 +12,8 @@ func allowFiles(n int) error {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &now); err != nil {
 		return err
 	}
-	need := syscall.Rlimit{Cur: uint64(n), Max: max(uint64(n), uint64(now.Max))}
-	if uint64(now.Cur) >= need.Cur {
+	need := syscall.Rlimit{Cur: uint64(n), Max: max(uint64(n), now.Max)}
+	if now.Cur >= need.Cur {
 		return nil
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &need); err != nil {
