@@ -239,10 +239,10 @@ func plural(n int, what string) string {
 // cost is roughly how long a sample takes: what is left of a run is told by it.
 func (c *cell) cost() time.Duration {
 	const (
-		start      = 200 * time.Millisecond // of two processes
+		start      = 100 * time.Millisecond // of two processes
 		connection = 250 * time.Microsecond // to make, of a thousand
 		call       = 100 * time.Microsecond // the same
-		drain      = 100 * time.Millisecond // of callers
+		drain      = 40 * time.Millisecond  // of callers
 	)
 	windows := 1
 	switch c.spec.Kind {

@@ -45,6 +45,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case p == nil: // it was a question
 		return 0
 	}
+	if p.profile != "" {
+		if err = os.MkdirAll(p.profile, 0o755); err != nil {
+			fmt.Fprintln(stderr, "bench:", err)
+			return 2
+		}
+	}
 	began := time.Now()
 	samples, err := p.run(ctx, newProgress(stderr, p.cost()))
 	if err != nil {
@@ -72,13 +78,14 @@ type plan struct {
 	cells   []*cell
 	peers   []*peers.Peer
 	out     string
+	profile string // folder for CPU profiles, "" for none
 }
 
 // The windows and rounds of a run that was not told otherwise.
 const (
 	defaultRounds  = 9 // fewer are noise
 	defaultSeconds = 1.0
-	quickRounds    = 3
+	quickRounds    = 4
 	quickSeconds   = 0.25
 )
 
@@ -90,6 +97,7 @@ func parse(args []string, stdout, stderr io.Writer) (*plan, error) {
 	flags.IntVar(&p.rounds, "rounds", 0, fmt.Sprintf("interleaved rounds (default %d, with -quick %d)", defaultRounds, quickRounds))
 	flags.Float64Var(&p.seconds, "seconds", 0, fmt.Sprintf("length of a sample (default %v, with -quick %v)", defaultSeconds, quickSeconds))
 	flags.StringVar(&p.out, "out", "", "file of Markdown whose section of these results is replaced; its plots go to plots/ beside it")
+	flags.StringVar(&p.profile, "profile", "", "`folder` for CPU profiles of every sample's processes, each round's in place of the last; they slow the samples down")
 	only := flags.String("only", "", "regular `expression`: measure only the cells whose names it matches")
 	names := flags.String("peers", "", "measure only these, separated by commas")
 	quick := flags.Bool("quick", false, "measure the cells that tell most, in about two minutes")

@@ -128,12 +128,18 @@ func TestArguments(t *testing.T) {
 // A run of one cell says so in its exit status: none has figures for a target that is met by everything.
 func TestRun(t *testing.T) {
 	var out, told bytes.Buffer
-	args := []string{"-rounds", "1", "-seconds", "0.01", "-only", "^calls/64B/16$", "-peers", "net/rpc, bare"}
+	profiles := filepath.Join(t.TempDir(), "profiles")
+	args := []string{"-rounds", "1", "-seconds", "0.01", "-only", "^calls/64B/16$", "-peers", "net/rpc, bare", "-profile", profiles}
 	if status := run(t.Context(), args, &out, &told); status != 0 {
 		t.Errorf("exit status %d: %s", status, told.String())
 	}
 	if got := strings.Count(out.String(), "\n| "); got != 3 {
 		t.Errorf("%d rows with the heading, want 3:\n%s", got, out.String())
+	}
+	for _, name := range []string{"calls-64B-16-bare-1-server.pprof", "calls-64B-16-net-rpc-1-client.pprof"} {
+		if info, err := os.Stat(filepath.Join(profiles, name)); err != nil || info.Size() == 0 {
+			t.Errorf("profile %s: %v", name, err)
+		}
 	}
 }
 

@@ -79,7 +79,7 @@ func (r *report) head(w io.Writer) {
 	fmt.Fprintf(w, "- %d interleaved rounds of %v s, medians. A sample has a server and a client process of its own, both on these processors, over "+
 		"TCP on the loopback. CPU is user and system time, of both where nothing else is said. Every reply is compared with its request: an ID, a name "+
 		"of 24 bytes, a body, three short strings.\n", r.plan.rounds, r.plan.seconds)
-	fmt.Fprintf(w, "- Ratios are %s by the peer of the row, the median of those within each round; in brackets the lowest and highest. Under 1.3 they are a tie.\n", peers.Gobnode)
+	fmt.Fprintf(w, "- \"× this\" is a figure of %s by that of the peer of the row, the median of those within each round; in brackets the lowest and highest. Under 1.3 a rate is a tie.\n", peers.Gobnode)
 	fmt.Fprintf(w, "- %s\n", droppedRule)
 	if about != nil {
 		fmt.Fprintf(w, "- Set-ups: %s. Everything else is at its defaults.\n", strings.Join(about, "; "))
@@ -100,7 +100,7 @@ func (r *report) table(w io.Writer, c *cell) {
 	}
 	if own != nil {
 		for _, m := range c.kind.ratios {
-			heads = append(heads, "× "+string(m))
+			heads = append(heads, string(m)+" × this")
 		}
 	}
 	heads = append(heads, "rounds")

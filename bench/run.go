@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"gobnode/bench/internal/load"
@@ -52,7 +54,7 @@ func (p *plan) run(ctx context.Context, progress *progress) (*samples, error) {
 				one := s.of(c, peer)
 				if one.err == nil {
 					progress.show(round+1, p.rounds, c.name, peer.Name)
-					one.add(sample(ctx, c, peer))
+					one.add(p.sample(ctx, c, peer))
 				}
 				if ctx.Err() != nil {
 					return nil, context.Cause(ctx)
@@ -64,8 +66,11 @@ func (p *plan) run(ctx context.Context, progress *progress) (*samples, error) {
 	return s, nil
 }
 
-func sample(ctx context.Context, c *cell, peer *peers.Peer) (load.Figures, error) {
+func (p *plan) sample(ctx context.Context, c *cell, peer *peers.Peer) (load.Figures, error) {
 	spec := c.spec
 	spec.Peer = peer.Name
+	if p.profile != "" {
+		spec.Profile = filepath.Join(p.profile, strings.ReplaceAll(c.name+"-"+peer.Name, "/", "-"))
+	}
 	return process.Sample(ctx, spec, c.limit())
 }

@@ -14,6 +14,7 @@ type Order struct {
 	Op    Op
 	N     int
 	Pause time.Duration
+	Path  string
 }
 
 // An Op is what an Order asks for. The answer to each is the usage, after it was done.
@@ -24,6 +25,8 @@ const (
 	OpRead     Op = "read"
 	OpCollect  Op = "collect"  // garbage, once
 	OpSettle   Op = "settle"   // as Settled
+	OpProfile  Op = "profile"  // begin a CPU profile, to the file at Path
+	OpProfiled Op = "profiled" // end it
 	OpSleep    Op = "sleep"    // one call in N sleeps for Pause; N = 0: none
 	OpRegister Op = "register" // N more commands
 )
@@ -60,16 +63,23 @@ func answerOne(c net.Conn, do func(Order) error) {
 }
 
 func carryOut(o Order, do func(Order) error) answer {
+	var err error
 	switch o.Op {
 	case OpRead:
-		return answer{Usage: Read()}
 	case OpCollect:
 		return answer{Usage: Collected()}
 	case OpSettle:
 		return answer{Usage: Settled()}
+	case OpProfile:
+		err = StartProfile(o.Path)
+	case OpProfiled:
+		err = StopProfile()
 	case OpSleep, OpRegister:
+		err = do(o)
+	default:
+		err = errors.New("unknown")
 	}
-	if err := do(o); err != nil {
+	if err != nil {
 		return answer{Err: err.Error()}
 	}
 	return answer{Usage: Read()}

@@ -44,6 +44,8 @@ type Spec struct {
 	Warm   time.Duration // before each window
 	Window time.Duration // measured
 	Settle time.Duration // before idle memory is looked at
+
+	Profile string // if set, where CPU profiles of the windows go: the beginning of their files' names
 }
 
 // A Metric is one figure of a sample.
@@ -76,10 +78,9 @@ const (
 	RSS          Metric = "rss"         // bytes per connection, server; for FanIn all of it in MB
 	UsedMemory   Metric = "used-memory" // as Memory, after a call on each connection
 	UsedRSS      Metric = "used-rss"
-	Goroutines   Metric = "goroutines"     // per connection, server
-	LoadServer   Metric = "load-server"    // processors the server kept busy
-	LoadClient   Metric = "load-client"    // processors the client kept busy
-	Kept         Metric = "connections-ok" // share that still worked afterwards; a sample with less than 1 fails
+	Goroutines   Metric = "goroutines"  // per connection, server
+	LoadServer   Metric = "load-server" // processors the server kept busy
+	LoadClient   Metric = "load-client" // processors the client kept busy
 )
 
 // Figures are what a sample measured.
@@ -90,6 +91,9 @@ type Target struct {
 	Peer   *peers.Peer
 	Addr   string
 	Server *gauge.Remote
+
+	profile string // as of the Spec
+	windows int    // so far
 }
 
 // Run puts the load of spec on t.
@@ -101,6 +105,7 @@ func Run(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	if !ok {
 		return nil, fmt.Errorf("no kind of load is called %q", spec.Kind)
 	}
+	t.profile = spec.Profile
 	return run(ctx, spec, t)
 }
 
@@ -118,16 +123,34 @@ func (t *Target) open() (w *window, err error) {
 		return nil, err
 	}
 	w.client[0] = gauge.Collected()
+	if t.profile != "" {
+		err = t.startProfiles()
+	}
 	w.began = time.Now()
-	return w, nil
+	return w, err
 }
 
 // close ends it.
 func (t *Target) close(w *window) (err error) {
 	w.took = time.Since(w.began)
 	w.client[1] = gauge.Read()
-	w.server[1], err = t.Server.Do(gauge.Order{Op: gauge.OpRead})
-	return err
+	if w.server[1], err = t.Server.Do(gauge.Order{Op: gauge.OpRead}); err != nil || t.profile == "" {
+		return err
+	}
+	if _, err = t.Server.Do(gauge.Order{Op: gauge.OpProfiled}); err != nil {
+		return err
+	}
+	return gauge.StopProfile()
+}
+
+// startProfiles begins a profile of each side, in files that tell the window.
+func (t *Target) startProfiles() error {
+	t.windows++
+	name := fmt.Sprintf("%s-%d-", t.profile, t.windows)
+	if _, err := t.Server.Do(gauge.Order{Op: gauge.OpProfile, Path: name + "server.pprof"}); err != nil {
+		return err
+	}
+	return gauge.StartProfile(name + "client.pprof")
 }
 
 // figures are those per call of a window with n calls.
