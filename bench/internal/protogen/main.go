@@ -23,13 +23,14 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Args[1:]); err != nil {
+	if err := run(context.Background(), os.Args[1:], write); err != nil {
 		fmt.Fprintln(os.Stderr, "protogen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+// run passes every generated file to take, by its path.
+func run(ctx context.Context, args []string, take func(path, content string) error) error {
 	if len(args) < 2 {
 		return errors.New("want a .proto file and at least one plugin, PLUGIN[=PARAMETERS]")
 	}
@@ -39,11 +40,24 @@ func run(ctx context.Context, args []string) error {
 	}
 	for _, arg := range args[1:] {
 		plugin, parameters, _ := strings.Cut(arg, "=")
-		if err := generate(ctx, file, plugin, parameters); err != nil {
+		files, err := generate(ctx, file, plugin, parameters)
+		if err != nil {
 			return fmt.Errorf("%s: %w", plugin, err)
+		}
+		for _, f := range files {
+			if err := take(f.GetName(), f.GetContent()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func write(path, content string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(content), 0o644)
 }
 
 // compile returns the descriptor of a file that imports no other.
@@ -63,35 +77,27 @@ func compile(ctx context.Context, name string) (*descriptorpb.FileDescriptorProt
 	return result.FileDescriptorProto(), nil
 }
 
-func generate(ctx context.Context, file *descriptorpb.FileDescriptorProto, plugin, parameters string) error {
+func generate(ctx context.Context, file *descriptorpb.FileDescriptorProto, plugin, parameters string) ([]*pluginpb.CodeGeneratorResponse_File, error) {
 	request, err := proto.Marshal(&pluginpb.CodeGeneratorRequest{
 		FileToGenerate: []string{file.GetName()},
 		Parameter:      new(parameters),
 		ProtoFile:      []*descriptorpb.FileDescriptorProto{file},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "go", "tool", plugin)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(request), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var response pluginpb.CodeGeneratorResponse
 	if err := proto.Unmarshal(out, &response); err != nil {
-		return err
+		return nil, err
 	}
 	if response.Error != nil {
-		return errors.New(response.GetError())
+		return nil, errors.New(response.GetError())
 	}
-	for _, f := range response.GetFile() {
-		if err := os.MkdirAll(filepath.Dir(f.GetName()), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(f.GetName(), []byte(f.GetContent()), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return response.GetFile(), nil
 }
