@@ -154,9 +154,9 @@ var (
 			{"CPU, µs/call", load.LoadedCPU, two},
 			{"growth", load.CPUGrowth, two},
 		},
-		ratios: []load.Metric{load.CPUGrowth}, busy: true, who: someFlat,
+		ratios: []load.Metric{load.CPUGrowth}, who: someFlat,
 	}
-	commandKind = &kind{title: flatKind.title, about: flatKind.about, columns: flatKind.columns, busy: true, who: func(p *peers.Peer) bool { return p.Names }}
+	commandKind = &kind{title: flatKind.title, about: flatKind.about, columns: flatKind.columns, who: func(p *peers.Peer) bool { return p.Names }}
 )
 
 // allCells returns the cells, with windows of that length.

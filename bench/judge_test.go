@@ -40,7 +40,7 @@ func TestDropped(t *testing.T) {
 	if got, want := own.dropped(c), []bool{false, false, true}; !slices.Equal(got, want) {
 		t.Errorf("dropped = %v, want %v", got, want)
 	}
-	if got := own.used(c); got != "2 of 3" {
+	if got := own.usedText(c); got != "2 of 3" {
 		t.Errorf("used %s, want 2 of 3", got)
 	}
 	if x, ok := own.spread(c, load.Rate); !ok || x.Low != 9 || x.High != 10 {
@@ -49,6 +49,16 @@ func TestDropped(t *testing.T) {
 	_, rpc := s.find("calls/64B/128", peers.NetRPC)
 	if x, ok := ratio(c, own, rpc, load.Rate); !ok || x.Low != 2 || x.High != 2 {
 		t.Errorf("ratio %v, %t, want 2: of the one round that neither dropped", x, ok)
+	}
+	for round, want := range map[int]bool{7: true, 8: true, 11: true, 12: false} {
+		p := plan{rounds: 8, peers: s.plan.peers}
+		if got := p.wants(c, s, round); got != want {
+			t.Errorf("round %d of 8 planned: wanted is %t", round, got)
+		}
+	}
+	enough := plan{rounds: 2, peers: s.plan.peers}
+	if enough.wants(c, s, 2) {
+		t.Error("a round is wanted though each peer has as many as planned")
 	}
 	alone := measured(t, "calls/64B/1", map[string][]load.Figures{peers.Gobnode: busy})
 	c, own = alone.find("calls/64B/1", peers.Gobnode)

@@ -67,7 +67,7 @@ func (r *report) plots(name string) ([]plotted, error) {
 			return nil, err
 		}
 		path := filepath.Join(folder, c.file+".svg")
-		if err := p.Save(8*vg.Inch, 4*vg.Inch, filepath.Join(filepath.Dir(name), path)); err != nil {
+		if err := p.Save(chartWidth, chartHeight, filepath.Join(filepath.Dir(name), path)); err != nil {
 			return nil, err
 		}
 		done = append(done, plotted{c.title, filepath.ToSlash(path)})
@@ -75,47 +75,65 @@ func (r *report) plots(name string) ([]plotted, error) {
 	return done, nil
 }
 
-// draw returns nil if a cell was not measured. The floor is left out of charts that it would flatten: it is in the tables.
+// The sizes of a chart. Its right part is for the legend.
+const (
+	chartWidth, chartHeight = 8 * vg.Inch, 4 * vg.Inch
+	axisWidth               = vg.Inch // roughly, of the Y axis with its labels
+	legendShare             = 0.2
+	groupShare              = 0.85 // of the room from one group to the next
+)
+
+// draw returns nil if a cell was not measured. The floor is left out of charts of rates, which it would flatten: it is in the tables.
 func (r *report) draw(c *chart) (*plot.Plot, error) {
-	const group = 100.0 // points that a group of bars has
-	var names []string
-	var bars []*plotter.BarChart
 	p := plot.New()
 	p.Title.Text, p.Y.Label.Text = c.title, c.label
-	p.Y.Min, p.Legend.Top, p.Legend.Left = 0, true, true
-	for i, peer := range r.plan.peers {
-		values := make(plotter.Values, 0, len(c.cells))
-		for _, name := range c.cells {
-			cell, s := r.samples.find(name, peer.Name)
-			if cell == nil {
-				return nil, nil
-			}
-			if s == nil {
-				break
-			}
-			x, _ := s.spread(cell, c.metric)
-			values = append(values, x.Median*c.scale)
+	labels := make([]string, len(c.cells))
+	for i, name := range c.cells {
+		cell, _ := r.samples.find(name, "")
+		if cell == nil {
+			return nil, nil
 		}
-		if len(values) < len(c.cells) || peer.Name == peers.Bare && c.metric == load.Rate {
+		labels[i] = strings.ReplaceAll(cell.title, " over ", "\nover ")
+	}
+	p.NominalX(labels...)
+	p.Legend.Top = true
+	var bars []*plotter.BarChart
+	for i, peer := range r.plan.peers {
+		values := r.values(c, peer)
+		if values == nil || peer.Name == peers.Bare && c.metric == load.Rate {
 			continue
 		}
-		b, err := plotter.NewBarChart(values, vg.Points(group/float64(len(c.cells)*len(r.plan.peers))*3))
+		b, err := plotter.NewBarChart(values, 1)
 		if err != nil {
 			return nil, err
 		}
 		b.Color, b.LineStyle.Width = colors[i%len(colors)], 0
-		names, bars = append(names, peer.Name), append(bars, b)
+		bars = append(bars, b)
+		p.Legend.Add(peer.Name, b)
 	}
+	groups := float64(len(c.cells)) / (1 - legendShare) // that would fill the width
+	width := (chartWidth - axisWidth) / vg.Length(groups) * groupShare / vg.Length(len(bars))
 	for i, b := range bars {
-		b.Offset = b.Width * vg.Length(float64(i)-float64(len(bars)-1)/2)
+		b.Width, b.Offset = width, width*vg.Length(float64(i)-float64(len(bars)-1)/2)
 		p.Add(b)
-		p.Legend.Add(names[i], b)
 	}
-	labels := make([]string, len(c.cells))
-	for i, name := range c.cells {
-		cell, _ := r.samples.find(name, "")
-		labels[i] = strings.ReplaceAll(cell.title, " over ", "\nover ")
-	}
-	p.NominalX(labels...)
+	p.X.Min, p.X.Max, p.Y.Min = -0.5, groups-0.5, 0 // after Add, which widens them
 	return p, nil
+}
+
+// values returns nil if the peer was not measured at all of the chart's cells.
+func (r *report) values(c *chart, peer *peers.Peer) plotter.Values {
+	values := make(plotter.Values, 0, len(c.cells))
+	for _, name := range c.cells {
+		cell, s := r.samples.find(name, peer.Name)
+		if s == nil {
+			return nil
+		}
+		x, ok := s.spread(cell, c.metric)
+		if !ok {
+			return nil
+		}
+		values = append(values, x.Median*c.scale)
+	}
+	return values
 }

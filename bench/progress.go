@@ -37,6 +37,9 @@ func (p *progress) show(round, rounds int, cell, peer string) {
 	}
 }
 
+// more says that there is more to do than was thought.
+func (p *progress) more(d time.Duration) { p.total += d }
+
 // did says that a part was done, by its estimate.
 func (p *progress) did(d time.Duration) { p.done += d }
 

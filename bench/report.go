@@ -133,7 +133,7 @@ func row(c *cell, own, s *series) []string {
 			cells = append(cells, text)
 		}
 	}
-	return append(cells, s.used(c))
+	return append(cells, s.usedText(c))
 }
 
 // brackets shows a spread.

@@ -14,7 +14,7 @@ const leastBusy = 0.85
 
 // droppedRule is the rule that dropped carries out, for the report.
 const droppedRule = "Where several callers call back to back, a sample in which both processes together kept the processors less than 85 % as busy as " +
-	"in the busiest round of that peer at that cell is dropped: something else had the machine. The rule was there before the samples."
+	"in the busiest round of that peer at that cell is dropped: something else had the machine. Up to half as many rounds are added where samples were. The rule was there before the samples."
 
 // samples are what a run measured.
 type samples struct {
@@ -111,14 +111,19 @@ func ratio(c *cell, own, other *series, m load.Metric) (r rounds.Spread, ok bool
 	return rounds.Ratio(a, b), true
 }
 
-// used tells how many rounds are used.
-func (s *series) used(c *cell) string {
-	n := 0
+// used returns how many rounds are used.
+func (s *series) used(c *cell) (n int) {
 	for _, drop := range s.dropped(c) {
 		if !drop {
 			n++
 		}
 	}
+	return n
+}
+
+// usedText is the same for a table.
+func (s *series) usedText(c *cell) string {
+	n := s.used(c)
 	if n == len(s.figures) {
 		return strconv.Itoa(n)
 	}
