@@ -107,7 +107,7 @@ func greetingError(addr string, err error) *Error {
 func (c *Client) Close() error {
 	s := c.link.s.Load()
 	s.Abort(session.ErrClosed)
-	<-s.Done()
+	s.WaitOwn()
 	return nil
 }
 

@@ -66,9 +66,8 @@ func TestLedger(t *testing.T) {
 			r: seeded(t), lock: make(chan struct{}, 1),
 		}
 		var callers sync.WaitGroup
-		for range 40 {
-			r := rand.New(rand.NewPCG(l.r.Uint64(), 0))
-			callers.Go(func() { l.caller(r) })
+		for i, seed := range seeds(l.r, 40) {
+			callers.Go(func() { l.caller(rand.New(rand.NewPCG(seed, uint64(i)))) })
 		}
 		callers.Wait()
 		for _, end := range l.ends {
