@@ -52,13 +52,17 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 // grow a small one each time would cost more than the rest of the call.
 func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
 	size := s.size.Load()
-	own := getBuffer(int(size))
+	own, done := getBuffer(int(size)), false
+	defer func() { // deferred for runtime.Goexit in a user's method
+		if !done {
+			putBuffer(own)
+		}
+	}()
 	b, err := encode(own.b)
 	if err != nil {
-		putBuffer(own)
 		return nil, err
 	}
-	own.b = b
+	own.b, done = b, true
 	if n := int64(len(b)); n > size || n < size/4 {
 		s.size.Store((size + 3*n) / 4)
 	}

@@ -101,14 +101,15 @@ type Session struct {
 	raw        *rawConn // nil if conn is not a socket that can be used without blocking
 	cfg        Config
 	started    time.Time
-	wg         sync.WaitGroup // every goroutine of the session
-	done       chan struct{}  // closed when everybody has been woken
-	going      chan struct{}  // closed when no more calls can be made
-	readerGone chan struct{}  // closed when the reader ends
-	hello      chan struct{}  // closed when the peer's HELLO is there, or the session has ended
-	timer      *time.Timer    // calls tick
-	rx         atomic.Uint64  // bytes read
-	size       atomic.Int64   // of messages encoded lately: how large a slice to encode the next into
+	wg         sync.WaitGroup // every goroutine of the session but the handlers'
+	handlers   sync.WaitGroup
+	done       chan struct{} // closed when everybody has been woken
+	going      chan struct{} // closed when no more calls can be made
+	readerGone chan struct{} // closed when the reader ends
+	hello      chan struct{} // closed when the peer's HELLO is there, or the session has ended
+	timer      *time.Timer   // calls tick
+	rx         atomic.Uint64 // bytes read
+	size       atomic.Int64  // of messages encoded lately: how large a slice to encode the next into
 
 	mu sync.Mutex // guards following
 	state
@@ -208,7 +209,7 @@ func (s *Session) Err() error {
 // Close ends the session at once and waits for all its goroutines, handlers included: it must not be called by one.
 func (s *Session) Close() error {
 	s.Abort(ErrClosed)
-	s.wg.Wait()
+	s.Wait()
 	return nil
 }
 
@@ -220,8 +221,14 @@ func (s *Session) Abort(err error) {
 	s.release(false)
 }
 
-// Wait waits for all goroutines of a session that has ended.
-func (s *Session) Wait() { s.wg.Wait() }
+// Wait waits for all goroutines of a session that has ended, or is about to.
+func (s *Session) Wait() {
+	s.wg.Wait()
+	s.handlers.Wait()
+}
+
+// WaitOwn is Wait without the handlers: one of them may call it.
+func (s *Session) WaitOwn() { s.wg.Wait() }
 
 // Stats are counts since the session began, unless their remark says otherwise. Counters only grow.
 type Stats struct {

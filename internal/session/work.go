@@ -26,13 +26,13 @@ func (s *Session) dispatch(st *Stream) {
 		w.next <- st
 		return
 	}
-	s.wg.Add(1)
+	s.handlers.Add(1)
 	go s.work(st)
 }
 
 // work serves st and then what it is given. It ends with the session, or after it had nothing to do for a while.
 func (s *Session) work(st *Stream) {
-	defer s.wg.Done()
+	defer s.handlers.Done()
 	w := &worker{next: make(chan *Stream, 1)}
 	for ; st != nil; st = <-w.next {
 		if !s.serve(st, w) {
