@@ -191,7 +191,7 @@ func (st *Stream) readEnd() error {
 }
 
 // wait waits for a token, or for the end of ctx.
-func wait(ctx context.Context, token <-chan struct{}) error {
+func wait(ctx context.Context, token <-chan struct{}) *Error {
 	select {
 	case <-token:
 		return nil
