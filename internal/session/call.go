@@ -204,7 +204,7 @@ func (st *Stream) replied() {
 
 // recycle keeps a unary stream that has ended for another call of either side, unless something still refers to it.
 func (s *Session) recycle(st *Stream) {
-	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= assumedCalls {
+	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= maxFree {
 		return
 	}
 	select {

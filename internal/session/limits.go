@@ -58,6 +58,7 @@ const (
 	maxStaged    = 64 << 10 // bytes staged before a writer has to wait; a frame may go over it
 	pingBurst    = 16       // PINGs forgiven beyond one a second: a stalled network delivers several at once
 	callCharge   = 8 << 10  // the least a call is charged for
+	maxFree      = 1024     // streams kept for later calls, until the session is idle
 	renewal      = 64 << 10 // bytes of a message that renew its 10 s
 
 	minHeartbeat  = time.Second

@@ -304,7 +304,7 @@ func (st *Stream) Finish(e *Error) {
 	s.mu.Lock()
 	s.conclude(st, e)
 	cancel := st.cancel
-	s.release(true)
+	s.settle(st.inline)
 	free(cancel)
 }
 
@@ -368,7 +368,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		}
 	}
 	cancel := st.cancel
-	s.release(true)
+	s.settle(st.inline)
 	free(cancel)
 	return nil
 }

@@ -110,6 +110,9 @@ type Session struct {
 	rx         atomic.Uint64  // bytes read
 	size       atomic.Int64   // of messages encoded lately: how large a slice to encode the next into
 
+	reader reader // of the goroutine that reads
+	turn   turns
+
 	mu sync.Mutex // guards following
 	state
 }
@@ -148,6 +151,7 @@ type state struct {
 
 	writer
 	pulse
+	inline
 
 	todo  []func() // what release calls once the lock is gone: nothing that may block or call back is called under it
 	stats Stats
@@ -160,9 +164,12 @@ func New(conn net.Conn, cfg Config) *Session {
 		done: make(chan struct{}), going: make(chan struct{}), hello: make(chan struct{}), readerGone: make(chan struct{}),
 		state: state{
 			streams: make(map[uint64]*Stream), nextID: 2, last: math.MaxUint64,
-			peer: wire.Hello{Message: assumedMessage, Calls: assumedCalls, Credit: assumedCredit},
+			peer:   wire.Hello{Message: assumedMessage, Calls: assumedCalls, Credit: assumedCredit},
+			inline: newInline(),
 		},
 	}
+	s.reader.s = s
+	s.reader.fill = s.reader.readSocket
 	if cfg.Dialer {
 		s.nextID = 1
 	}
@@ -183,7 +190,7 @@ func New(conn net.Conn, cfg Config) *Session {
 	s.due = s.started.Add(min(s.cfg.Handshake, s.beat))
 	s.timer = time.AfterFunc(s.due.Sub(s.started), s.tick)
 	s.wg.Add(1)
-	go s.readLoop()
+	go s.readLoop(true)
 	s.release(true)
 	return s
 }
@@ -226,6 +233,7 @@ func (s *Session) Wait() { s.wg.Wait() }
 type Stats struct {
 	Opened   uint64        // calls made whose CALL was staged
 	Served   uint64        // calls of the peer's handed to Accept or to be handed
+	Inline   uint64        // of Served, those whose handler the reader ran
 	Refused  uint64        // calls of the peer's that were refused
 	Dropped  uint64        // frames for streams that had ended
 	Open     int           // calls made that have not had the last word, now
@@ -270,7 +278,10 @@ func (s *Session) later(f func()) { s.todo = append(s.todo, f) }
 // release lets go of mu. Every change of the state ends here, and here alone is decided what follows from it: the end of a
 // session that is drained, and who writes. now says that the caller may make one attempt to write that does not block; the
 // reader and timers may not.
-func (s *Session) release(now bool) {
+func (s *Session) release(now bool) { s.releaseAnd(now, s.busy()) }
+
+// releaseAnd is release; yield says whether to wait for others who may have something to write too.
+func (s *Session) releaseAnd(now, yield bool) {
 	if s.drained && !s.ended && s.served == 0 && s.opened == 0 && s.places.len == 0 && !s.writing && !s.pendingOutput() {
 		s.complete = true
 		s.fail(ErrClosed, nil)
@@ -286,7 +297,7 @@ func (s *Session) release(now bool) {
 		s.unlock()
 		return
 	}
-	s.attempt()
+	s.attempt(yield)
 }
 
 // unlock lets go of mu and does what was put off until then.
