@@ -201,12 +201,30 @@ func (st *Stream) dropPending() {
 // stream can only be canceled or finished with an error. p is not kept.
 func (st *Stream) Send(ctx context.Context, p []byte) error {
 	if err := st.s.checkSize(ctx, len(p)); err != nil {
-		if e, ok := errors.AsType[*Error](err); ok {
-			e.Outcome = wire.OutcomeUnknown // of the call, which goes on
-		}
+		return unknownOutcome(err)
+	}
+	return st.write(ctx, p, nil, true)
+}
+
+// SendBy is Send of what encode appends to a slice of the session's and returns. Its errors are returned as they are.
+func (st *Stream) SendBy(ctx context.Context, encode func([]byte) ([]byte, error)) error {
+	own, err := st.s.encoded(encode)
+	if err != nil {
 		return err
 	}
-	return st.write(ctx, p, true)
+	if err := st.s.checkSize(ctx, len(own.b)); err != nil {
+		putBuffer(own)
+		return unknownOutcome(err)
+	}
+	return st.write(ctx, own.b, own, true)
+}
+
+// unknownOutcome is an error of a message as one of its call, which goes on.
+func unknownOutcome(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Outcome = wire.OutcomeUnknown
+	}
+	return err
 }
 
 // Write sends bytes of a raw stream; otherwise it is like Send.
@@ -214,20 +232,22 @@ func (st *Stream) Write(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := st.write(ctx, p, false); err != nil {
+	if err := st.write(ctx, p, nil, false); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-func (st *Stream) write(ctx context.Context, p []byte, eom bool) error {
+// write sends p, which own holds if that is not nil.
+func (st *Stream) write(ctx context.Context, p []byte, own *buffer, eom bool) error {
 	s := st.s
 	s.mu.Lock()
 	if err := st.writeEnd(); err != nil {
 		s.unlock()
+		putBuffer(own)
 		return err
 	}
-	st.pending, st.data, st.eom, st.gaveUp = true, p, eom, false
+	st.pending, st.data, st.own, st.eom, st.gaveUp = true, p, own, eom, false
 	if st.credit == 0 && len(p) > 0 {
 		s.watchCredit(st)
 	}
