@@ -76,7 +76,7 @@ type Caller interface {
 type unary interface {
 	newCall() incoming
 	freeCall(call incoming) // of newCall, once nothing refers to it
-	largestJSON() int64 // the most that one element of a request as JSON can take, see jsonCost
+	largestJSON() int64     // the most that one element of a request as JSON can take, see jsonCost
 	describe() (request, reply, example string)
 }
 

@@ -39,6 +39,7 @@ type linkConfig struct {
 	buffered  []byte // what was read behind the command line
 	heartbeat time.Duration
 	budget    *session.Budget // of the endpoint
+	ended     func()          // see session.Config.OnEnd
 }
 
 func (l *link) start(stream net.Conn, c linkConfig) {
@@ -54,6 +55,7 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 		Dialer: c.dialer, Preface: []byte(c.preface), Greeting: c.greeting, Buffered: c.buffered,
 		Message: l.limits.Message, Calls: l.limits.Calls, Budget: l.budget, Heartbeat: c.heartbeat,
 		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: l.ctx, Logger: l.logger,
+		OnEnd: c.ended,
 	}
 	if l.e != nil {
 		config.Accept = l.accept

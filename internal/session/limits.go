@@ -63,10 +63,10 @@ const (
 
 	minHeartbeat  = time.Second
 	maxHeartbeat  = 2 * time.Minute
-	answerTime    = 10 * time.Second // for any byte after a PING
-	drainTime     = time.Second      // between the two GOAWAYs, at most
-	lastWordsTime = time.Second      // for the GOAWAY of a session that ends
-	workerIdle    = 10 * time.Second // after which a handler's goroutine that had nothing to do ends
+	answerTime    = 10 * time.Second        // for any byte after a PING
+	drainTime     = time.Second             // between the two GOAWAYs, at most
+	lastWordsTime = time.Second             // for the GOAWAY of a session that ends
+	coolTime      = 1500 * time.Millisecond // without a call, after which a session gives back what it keeps for the next
 )
 
 // A Budget bounds the bytes that calls hold. Budgets nest: what is taken from one is taken from its parent too. Safe for

@@ -37,22 +37,30 @@ func (s *Session) readLoop(first bool) {
 			s.release(true)
 		}
 	}()
-	err, kept := s.reader.read(first, &turn)
+	err := s.reader.read(first, &turn)
 	left = false
-	if !kept {
+	switch {
+	case errors.Is(err, errTakenOver):
 		s.workOn(nil)
-		return
+	case !errors.Is(err, errReplaced):
+		s.endReading(err)
 	}
-	s.endReading(err)
 }
 
-// read returns why it ended, and whether this goroutine is still the one that reads.
-func (r *reader) read(first bool, turn *uint64) (err error, kept bool) {
+// Why a goroutine reads no more though the session goes on: another one does.
+var (
+	errTakenOver = errors.New("the reading was taken over") // while this one ran a handler
+	errReplaced  = errors.New("the reader was replaced")
+)
+
+// read returns why it ended.
+func (r *reader) read(first bool, turn *uint64) (err error) {
 	s := r.s
 	if first {
 		if len(s.cfg.Buffered) > 0 {
 			r.buf = getBuffer(readBuffer)
 			r.buf.b = append(r.buf.b, s.cfg.Buffered...)
+			s.cfg.Buffered = nil
 		}
 		if err = r.greeting(); err == nil {
 			err = r.frames()
@@ -66,18 +74,20 @@ func (r *reader) read(first bool, turn *uint64) (err error, kept bool) {
 	}
 	for err == nil {
 		if !s.serveKept(turn) {
-			return nil, false
+			return errTakenOver
 		}
 		if err = r.more(); err == nil {
 			err = r.frames()
+		} else if s.replaced(err) {
+			return errReplaced
 		}
 	}
-	return err, true
+	return err
 }
 
 // endReading ends the session because of err.
 func (s *Session) endReading(err error) {
-	defer close(s.readerGone)
+	defer s.readerGone.happen()
 	r := &s.reader
 	s.mu.Lock()
 	s.giveAway()

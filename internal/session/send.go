@@ -88,7 +88,7 @@ func (s *Session) emit(st *Stream) {
 func (s *Session) emitCall(st *Stream, b *buffer, left time.Duration) bool {
 	st.opening, st.id = false, s.nextID
 	s.nextID += 2
-	s.streams[st.id] = st
+	s.register(st)
 	s.stats.Opened++
 	st.in.window = int64(s.cfg.Credit)
 	st.in.granted = st.in.window
@@ -287,7 +287,7 @@ func (st *Stream) writeEnd() error {
 func (s *Session) checkSize(ctx context.Context, n int) error {
 	if n > assumedMessage {
 		select {
-		case <-s.hello:
+		case <-s.hello.wait():
 		case <-ctx.Done():
 			return ofContext(ctx, wire.OutcomeNotRun)
 		}

@@ -68,7 +68,6 @@ func (s *Session) wait(w *worker) bool {
 		return false
 	}
 	s.idle = append(s.idle, w)
-	s.watchIdle()
 	return true
 }
 
@@ -93,14 +92,14 @@ func (s *Session) serve(st *Stream, w *worker) (again bool) {
 	return
 }
 
-// dismiss ends the workers that have been idle for too long and reports when to look again; zero if none is idle.
-func (s *Session) dismiss(now time.Time) time.Time {
+// dismiss ends the workers that have been idle for too long.
+func (s *Session) dismiss(now time.Time) {
 	keep := s.idle[:0]
 	for _, w := range s.idle {
 		if w.since.IsZero() {
 			w.since = now
 		}
-		if now.Sub(w.since) >= workerIdle {
+		if now.Sub(w.since) >= coolTime {
 			close(w.next)
 			continue
 		}
@@ -108,8 +107,4 @@ func (s *Session) dismiss(now time.Time) time.Time {
 	}
 	clear(s.idle[len(keep):])
 	s.idle = keep
-	if len(keep) == 0 {
-		return time.Time{}
-	}
-	return now.Add(workerIdle)
 }
