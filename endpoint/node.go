@@ -194,7 +194,6 @@ func (n *node) seeOff(l *link) {
 		}
 	}
 	<-s.Done()
-	s.WaitOwn()
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.leaving--
