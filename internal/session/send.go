@@ -362,9 +362,13 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		st.finished, st.discard = true, true
 		st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
 		s.push(st)
-		// What was charged for the message that came has room for the one that goes.
-		over := int64(cap(own.b)) - (st.covered - callCharge)
-		if st.own != nil && over > 0 && !s.charge(st, over) {
+		// If it was not staged whole: own is somebody else's then. What was charged for the message that came has room for the one
+		// that goes.
+		var over int64
+		if st.own != nil {
+			over = int64(cap(own.b)) - (st.covered - callCharge)
+		}
+		if over > 0 && !s.charge(st, over) {
 			st.dropPending()
 			st.last, st.failure = lastError, Error{Code: wire.ResourceExhausted, Outcome: wire.OutcomeFailed, Message: "no room for the reply"}
 			s.push(st)
