@@ -136,7 +136,7 @@ func TestTypedCallContext(t *testing.T) {
 		assert.ErrorIs(t, err, context.Canceled)
 
 		var ctx context.Context
-		begin := time.Now()
+		var begin time.Time
 		for left := 20 * time.Millisecond; ; left *= 2 { // until it is enough for the call to be sent
 			ctx, cancel = context.WithTimeout(context.WithValue(t.Context(), contextKey{}, "mine"), left)
 			defer cancel()
