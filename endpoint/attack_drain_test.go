@@ -101,7 +101,7 @@ func TestRow27RepliesOfTypedCalls(t *testing.T) {
 func TestRow35CallsCrossShutdown(t *testing.T) {
 	r := seeded(t)
 	var succeeded, refused int64
-	for range longOr(2_000, 100) {
+	for range longOr(2_000, 20) {
 		synctest.Test(t, func(t *testing.T) {
 			var ran, good, notRun atomic.Int64
 			n := memNode(t, func(e *endpoint.Endpoint) {
