@@ -276,6 +276,10 @@ func (c *lineConn) one() bool {
 		c.refuse(c.e.unknown(name))
 		return false
 	}
+	if en.kind == KindStream {
+		c.refuse(refusal(FailedPrecondition, "%s is a stream of messages: it needs a session", quoteName(en.name)))
+		return false
+	}
 	if !c.state.CompareAndSwap(connIdle, connBusy) { // Shutdown was first
 		c.t.resume()
 		c.refuse(shuttingDown())

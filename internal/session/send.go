@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"gobnode/internal/wire"
@@ -77,10 +78,7 @@ func (s *Session) emit(st *Stream) {
 	if runs && st.runsAt == 0 {
 		st.runsAt = s.stagedEnd
 	}
-	if !s.dirty {
-		s.dirty = true
-		s.hurry()
-	}
+	s.stir()
 }
 
 // emitCall stages the CALL, with as much of the first message as there is room and credit for, and reports whether the
@@ -250,11 +248,13 @@ func (st *Stream) write(ctx context.Context, p []byte, eom bool) error {
 	return err
 }
 
-// writeEnd is why nothing can be written, nil if it can.
+// writeEnd is why nothing can be written, nil if it can: io.EOF when the handler's side has ended the stream without an error.
 func (st *Stream) writeEnd() error {
 	switch {
 	case st.err != nil:
 		return st.err
+	case st.local && st.closed:
+		return io.EOF
 	case st.s.ended:
 		return &Error{Code: wire.Unavailable, Message: "connection lost", Cause: st.s.err}
 	case st.closed || st.finished || st.sentEnd || st.last != lastNone || st.broken || st.pending:
@@ -281,12 +281,15 @@ func (s *Session) checkSize(ctx context.Context, n int) error {
 	return nil
 }
 
-// CloseSend says that no more is sent. On an accepted stream the peer learns of it only with the last word, from Finish.
+// CloseSend says that no more is sent. On an accepted stream the peer learns of it only with the last word, from Finish. When the
+// handler's side has ended the stream without an error there is nothing to say.
 func (st *Stream) CloseSend() error {
 	s := st.s
 	s.mu.Lock()
 	defer s.release(true)
-	if err := st.writeEnd(); err != nil {
+	if err := st.writeEnd(); errors.Is(err, io.EOF) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	st.sentEnd = true
@@ -324,7 +327,7 @@ func (s *Session) conclude(st *Stream, e *Error) {
 	switch {
 	case st.canceled:
 		e = nil // nobody listens
-	case e == nil && st.err != nil:
+	case e == nil && st.err != nil && st.err != errStopped:
 		e = &Error{Code: st.err.Code, Outcome: wire.OutcomeFailed, Message: st.err.Message}
 	case e == nil && st.broken:
 		e = &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler ended inside a message"}
@@ -344,7 +347,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 	s := st.s
 	own, err := s.encoded(encode)
 	if err == nil {
-		err = s.checkSize(s.cfg.Context, len(own.b))
+		err = s.checkSize(context.Background(), len(own.b)) // which does not wait: a CALL comes after the HELLO
 	}
 	if err != nil {
 		putBuffer(own)

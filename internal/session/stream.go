@@ -231,6 +231,22 @@ func (st *Stream) Cancel() {
 	s.release(true)
 }
 
+// Stop gives up an accepted stream ahead of its last word: what has not been sent or taken yet is dropped, writes and
+// reads under way and later fail, and the context ends. The caller learns of it by Finish, for which a stream that was
+// stopped is as good as any other: it fails if e is not nil or a message was cut. Stop does not wait, and may be called at
+// any time, more than once.
+func (st *Stream) Stop() {
+	s := st.s
+	s.mu.Lock()
+	if !st.finished {
+		st.fail(s, errStopped)
+		st.discard = true
+		st.inDue = time.Time{}
+		st.in.drop()
+	}
+	s.release(true)
+}
+
 // abandon gives up a local stream. One that has no id yet is gone without a trace; otherwise the place at the peer is taken
 // until the last word comes.
 func (s *Session) abandon(st *Stream, err *Error) {
@@ -311,7 +327,7 @@ func (st *Stream) Charge(n int64) error {
 	ok := !st.closed && s.charge(st, n)
 	s.release(true)
 	if !ok {
-		return notRun(wire.ResourceExhausted, "too many bytes in flight", nil)
+		return notRun(wire.ResourceExhausted, s.cfg.Budget.Full(n), nil)
 	}
 	return nil
 }
@@ -319,7 +335,7 @@ func (st *Stream) Charge(n int64) error {
 // charge reserves n more bytes for st.
 func (s *Session) charge(st *Stream, n int64) bool {
 	if !s.cfg.Budget.Take(n) {
-		s.fired(LimitInFlight, "too many bytes in flight")
+		s.fired(LimitInFlight, s.cfg.Budget.Full(n))
 		return false
 	}
 	st.charged += n
