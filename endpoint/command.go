@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"gobnode/internal/gobcodec"
@@ -75,7 +76,8 @@ type Caller interface {
 // unary is a unaryCommand without its types.
 type unary interface {
 	newCall() incoming
-	largestJSON() int64 // the most that one element of a request as JSON can take, see jsonCost
+	freeCall(call incoming) // of newCall, once nothing refers to it
+	largestJSON() int64     // the most that one element of a request as JSON can take, see jsonCost
 	describe() (request, reply, example string)
 }
 
@@ -101,12 +103,25 @@ type unaryCommand[Req, Reply any] struct {
 	reply *gobcodec.Codec[Reply]
 	f     func(context.Context, Req) (Reply, error)
 
+	calls     sync.Pool // of *unaryCall
 	largest   int64
 	described atomic.Pointer[[3]string] // nil until describe has come to its end
 }
 
 func (u *unaryCommand[Req, Reply]) newCall() incoming {
-	return &unaryCall[Req, Reply]{req: u.req, rep: u.reply, f: u.f}
+	c, ok := u.calls.Get().(*unaryCall[Req, Reply])
+	if !ok {
+		c = new(unaryCall[Req, Reply])
+	}
+	c.req, c.rep, c.f = u.req, u.reply, u.f
+	return c
+}
+
+func (u *unaryCommand[Req, Reply]) freeCall(call incoming) {
+	if c, ok := call.(*unaryCall[Req, Reply]); ok {
+		*c = unaryCall[Req, Reply]{} // what the values hold is not kept
+		u.calls.Put(c)
+	}
 }
 
 func (u *unaryCommand[Req, Reply]) largestJSON() int64 { return u.largest }

@@ -162,14 +162,17 @@ func (d *decoder) float32() float32 {
 // byteSlice uses the room of a slice that is there, as encoding/gob does. An empty one stays nil if it was.
 func (d *decoder) byteSlice(p *[]byte) {
 	b := d.bytes()
-	if cap(*p) < len(b) {
-		if !d.charge(roundUp(len(b))) {
-			return
-		}
-		*p = make([]byte, len(b))
+	if cap(*p) >= len(b) {
+		*p = (*p)[:len(b)]
+		copy(*p, b)
+		return
 	}
-	*p = (*p)[:len(b)]
-	copy(*p, b)
+	if !d.charge(roundUp(len(b))) {
+		return
+	}
+	fresh := make([]byte, len(b)) // with the copy right behind it, the compiler leaves the zeroing out
+	copy(fresh, b)
+	*p = fresh
 }
 
 // slice makes room for as many elements as are announced, charged first, and reads them. Like byteSlice it uses what room there
