@@ -9,7 +9,8 @@ import (
 	"gobnode/bench/internal/peers"
 )
 
-// A cell is one thing that all peers are measured at.
+// A cell is one thing that all peers are measured at. To have another: add it to allCells, and a target to targets if it has one. Another
+// kind of load is a function in internal/load besides, and a kind here.
 type cell struct {
 	name  string // what -only matches
 	title string

@@ -24,7 +24,8 @@ func gobnode() *Peer {
 	return gobnodeAs(Gobnode, "Limits.Calls 2,048 and InFlight 4 GiB for 1,024 callers on one connection, Limits.Connections 20,000 for 15,000 of them", nil, nil)
 }
 
-// gobnodeAs is this library in a set-up of its own; tune functions may be nil.
+// gobnodeAs is this library in a set-up of its own; tune functions may be nil. Another set-up of it is another peer in All, beside this one:
+// it then has rows of its own, a column to compare it with, and its share of the rounds.
 func gobnodeAs(name, about string, tuneServer func(*endpoint.Endpoint), tuneClient func(*endpoint.Dialer)) *Peer {
 	return &Peer{
 		Name: name, About: about, Streams: true, Names: true,
