@@ -275,7 +275,7 @@ func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
 	}
 	call := en.unary.newCall()
 	c.v = invocation{
-		e: e, en: en, call: call, handle: call.run, charge: e.newCharge(),
+		e: e, en: en, call: call, charge: e.newCharge(),
 		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger(), header: headerOf(caller)}},
 		exited: func(answer *Error) { c.answer = answer },
 	}

@@ -244,12 +244,28 @@ func (c *Client) send(ctx context.Context, info *Info, name string, x outgoing) 
 	if c.several() && idempotent(ctx) {
 		return c.sendHedged(ctx, info, name, x)
 	}
-	return c.attempt(ctx, info, func(r *route) *Error {
+	// This is attempt, written out: a function to run would cost two allocations
+	// for each call.
+	a := resending{c: c}
+	for {
+		r, refused := c.route(ctx, a.tried)
+		if refused != nil {
+			return a.judge(refused)
+		}
+		if info != nil {
+			info.Peer = &r.l.peer
+		}
 		r.begin()
-		refused := r.l.call(ctx, name, x)
+		refused = r.l.call(ctx, name, x)
 		r.end(refused)
-		return refused
-	})
+		if refused == nil {
+			c.tokens.earn()
+			return nil
+		}
+		if !a.again(ctx, &r, refused) {
+			return a.judge(refused)
+		}
+	}
 }
 
 // sendHedged is send for a call that may run more than once.

@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"gobnode/internal/session"
 )
 
 // A Kind is how a command's data is shaped.
@@ -95,14 +98,16 @@ func InfoFrom(ctx context.Context) *Info {
 // with the call. It is a type of its own because context.WithValue and
 // WithCancel would cost three allocations more on every command, 3 % of a
 // round trip. Few handlers ask when it ends; those that do get a cancelCtx made,
-// which Value lets contexts derived from it find, so that context.WithCancel
-// starts no goroutine.
+// in a session by the stream, which Value lets contexts derived from it find, so
+// that context.WithCancel starts no goroutine.
 type callContext struct {
-	context.Context
-	info Info
+	context.Context // of the connection
+	info            Info
+	deadline        time.Time // of the stream; zero: none
 
 	mu     sync.Mutex
-	ending context.Context // derived from Context when first asked for
+	st     *session.Stream // whose context it is; nil in line mode and when the call is over
+	ending context.Context // ends with the call; made when first asked for
 	cancel context.CancelFunc
 	over   bool
 }
@@ -120,24 +125,41 @@ func (c *callContext) Value(key any) any {
 	return ctx.Value(key)
 }
 
+func (c *callContext) Deadline() (time.Time, bool) {
+	t, ok := c.Context.Deadline()
+	if c.deadline.IsZero() || ok && t.Before(c.deadline) {
+		return t, ok
+	}
+	return c.deadline, true
+}
+
 func (c *callContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending == nil {
+	return c.make().Done()
+}
+
+// make returns the context that ends with the call.
+func (c *callContext) make() context.Context {
+	switch {
+	case c.ending != nil:
+	case c.st != nil:
+		c.ending = c.st.Context() // the stream ends it
+	default:
 		c.ending, c.cancel = context.WithCancel(c.Context)
 		if c.over {
 			c.cancel()
 		}
 	}
-	return c.ending.Done()
+	return c.ending
 }
 
 func (c *callContext) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.ending != nil:
-		return c.ending.Err()
+	case c.ending != nil || c.st != nil:
+		return c.make().Err()
 	case c.over && c.Context.Err() == nil:
 		return context.Canceled
 	}
@@ -148,7 +170,7 @@ func (c *callContext) Err() error {
 func (c *callContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.over = true
+	c.over, c.st = true, nil
 	if c.cancel != nil {
 		c.cancel()
 	}

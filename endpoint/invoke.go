@@ -18,7 +18,7 @@ type invocation struct {
 	en       *entry
 	ctx      *callContext
 	call     incoming                    // of a unary command
-	handle   func(context.Context) error // the handler
+	handle   func(context.Context) error // the handler of another
 	charge   charge
 	entered  bool         // the handler was called
 	panicked bool         // something of the user's did
@@ -40,35 +40,68 @@ func (v *invocation) run(decode func() *Error) (answer *Error) {
 			_ = errors.As(err, &answer)
 		}
 	}()
+	if len(v.e.Interceptors) == 0 { // without the closures of inside, which are allocated
+		return v.answer(v.enter(v.ctx, decode))
+	}
+	return v.answer(v.inside(decode))
+}
+
+// inside runs the interceptors and, inside of them, decode and the handler.
+func (v *invocation) inside(decode func() *Error) error {
 	var inner error
 	called := false
 	err := v.guard(func() error {
 		return intercept(v.ctx, v.e.Interceptors, &v.ctx.info, func(ctx context.Context) error {
 			called = true
-			inner = v.guard(func() error {
-				if decode != nil {
-					if err := decode(); err != nil {
-						return err
-					}
-				}
-				v.entered = true
-				return v.handle(ctx)
-			})
+			inner = v.enter(ctx, decode)
 			return inner
 		})
 	})
 	switch {
-	case errors.Is(inner, errAborted), errors.Is(err, errAborted):
+	case errors.Is(inner, errAborted):
 		return errAborted
 	case err == nil && !called:
 		return v.defect(errors.New("an interceptor returned nil without having called next"))
 	case err == nil:
-		err = inner
+		return inner
 	}
+	return err
+}
+
+// enter runs decode, if not nil, and the handler.
+func (v *invocation) enter(ctx context.Context, decode func() *Error) error {
+	return v.guard(func() error {
+		if decode != nil {
+			if err := decode(); err != nil {
+				return err
+			}
+		}
+		v.entered = true
+		if v.call != nil {
+			return v.call.run(ctx)
+		}
+		return v.handle(ctx)
+	})
+}
+
+// answer is what to answer to err.
+func (v *invocation) answer(err error) *Error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, errAborted) {
+		return errAborted
+	}
 	return &Error{Code: CodeOf(err), Outcome: v.outcome(), Message: errText(err), cause: err}
+}
+
+// unlessAborted is what to answer over a session, which says so when a handler
+// has aborted.
+func (v *invocation) unlessAborted(answer *Error) *Error {
+	if answer == errAborted {
+		return &Error{Code: Aborted, Outcome: v.outcome(), Message: v.en.name + " aborted"}
+	}
+	return answer
 }
 
 // outcome is that of a failure at this moment.
@@ -142,6 +175,10 @@ func errText(err error) string {
 const (
 	firstAllowance = 32
 	nextAllowance  = 4
+
+	// No first try takes more than this part of what all calls may hold: what they
+	// hold while they decode is missing where others reply.
+	largeShare = 8
 )
 
 // decodeGob decodes a request whose bytes are charged for already.
@@ -164,6 +201,9 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 		whole = max(1, min(whole, c.limit-wire)) // more could not be held
 	}
 	least, allowed := leastCharge+wire, leastCharge+firstAllowance*wire
+	if c.limit >= 0 {
+		allowed = min(allowed, max(least, c.limit/largeShare))
+	}
 	for {
 		least, allowed = min(least, whole), min(allowed, whole)
 		held, refused := c.holdAbout(wire+least, wire+allowed)
@@ -220,18 +260,23 @@ func (v *invocation) reply(dst []byte, encode func([]byte) ([]byte, error)) ([]b
 		out, err = encode(dst)
 		return err
 	})
-	if err != nil && panickedIn(err) != nil {
-		err = v.defect(err)
-	}
-	var told *Error
-	if errors.As(err, &told) {
-		return dst, told
-	}
 	if err != nil {
-		return dst, &Error{Code: Internal, Outcome: OutcomeFailed, Message: "the reply cannot be encoded: " + err.Error(), cause: err}
+		return dst, v.unencodable(err)
 	}
 	if limit := v.e.limits.Message; limit >= 0 && len(out)-len(dst) > limit {
 		return dst, &Error{Code: ResourceExhausted, Outcome: OutcomeFailed, Message: fmt.Sprintf("a reply of %d bytes, more than %d", len(out)-len(dst), limit)}
 	}
 	return out, nil
+}
+
+// unencodable is the answer when the reply could not be encoded.
+func (v *invocation) unencodable(err error) *Error {
+	if panickedIn(err) != nil {
+		err = v.defect(err)
+	}
+	var told *Error
+	if errors.As(err, &told) {
+		return told
+	}
+	return &Error{Code: Internal, Outcome: OutcomeFailed, Message: "the reply cannot be encoded: " + err.Error(), cause: err}
 }

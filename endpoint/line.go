@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,9 @@ type lineConn struct {
 	inProcess  bool          // a session that this process opens with itself
 	done       chan struct{} // closed at the end, if not nil
 	session    atomic.Pointer[session.Session]
+	uncut      func() bool    // if not nil, takes back that the end of ctx ends the session
+	drained    atomic.Bool    // the session is being drained, or must not be any more
+	drain      sync.WaitGroup // of the goroutine that drains it
 
 	b        *buffers
 	received int64              // bytes that went into read buffers
@@ -104,9 +108,10 @@ func (c *lineConn) run() {
 	if c.inProcess {
 		c.state.Store(connBusy)
 		c.converse(nil)
+		handedOver = true
 		return
 	}
-	handedOver = c.serve()
+	handedOver = c.serve() || c.session.Load() != nil // which ends c
 }
 
 // end closes c, once nothing of it runs any more.
@@ -129,14 +134,19 @@ func (c *lineConn) end() {
 // cut ends c at once, from any goroutine.
 func (c *lineConn) cut() {
 	c.cancel(errCut)
+	if s := c.session.Load(); s != nil {
+		s.Abort(errCut)
+	}
 	_ = c.t.Close()
 }
 
 // closeIdle makes c close itself, at once if it runs no command, otherwise when
-// the command has ended.
+// the command has ended, or its session is drained.
 func (c *lineConn) closeIdle() {
 	if c.state.CompareAndSwap(connIdle, connClosed) {
 		c.t.stop()
+	} else if s := c.session.Load(); s != nil {
+		c.drainSession(s)
 	}
 }
 

@@ -26,8 +26,9 @@ func (c *lineConn) beginSession(inline bool) {
 	c.converse(bytes.Clone(ahead))
 }
 
-// converse serves the session until it has ended. ahead is what was read of it
-// already.
+// converse makes a session of c, which ends with it. No goroutine of c's waits
+// for that: with the stack that reading the command has grown it would be most of
+// what an idle session holds. ahead is what was read of the session already.
 func (c *lineConn) converse(ahead []byte) {
 	c.drop()
 	// The session has limits of its own, and deadlines of its own to hold them.
@@ -41,19 +42,45 @@ func (c *lineConn) converse(ahead []byte) {
 	if !c.inProcess {
 		l.peer = c.peer
 	}
+	begun := make(chan struct{})
 	l.start(stream, linkConfig{
 		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, budget: c.e.inFlight,
+		ended: func() { go c.afterSession(begun) },
 	})
 	s := l.s.Load()
 	c.session.Store(s)
-	select {
-	case <-s.Done():
-	case <-c.e.stop:
-		_ = s.Shutdown(c.ctx) // cut cancels it
-	case <-c.ctx.Done():
-		s.Abort(context.Cause(c.ctx))
+	if c.e.ConnContext != nil { // whose context may end for reasons of its own; the other one ends by cut
+		c.uncut = context.AfterFunc(c.ctx, func() { s.Abort(context.Cause(c.ctx)) })
+	} else if c.ctx.Err() != nil {
+		s.Abort(context.Cause(c.ctx)) // cut was first
 	}
-	s.Wait()
+	if c.e.closing.Load() {
+		c.drainSession(s) // Shutdown may have looked before
+	}
+	close(begun)
+}
+
+// drainSession starts the goroutine that drains c's session, once. It ends with
+// the session.
+func (c *lineConn) drainSession(s *session.Session) {
+	if c.drained.Swap(true) {
+		return
+	}
+	c.drain.Go(func() { _ = s.Shutdown(c.ctx) }) // cut cancels it
+}
+
+// afterSession ends c when its session has ended and the last handler has
+// returned.
+func (c *lineConn) afterSession(begun <-chan struct{}) {
+	<-begun
+	c.session.Load().Wait()
+	if c.drained.Swap(true) {
+		c.drain.Wait()
+	}
+	if c.uncut != nil {
+		c.uncut()
+	}
+	c.end()
 }
 
 // open opens a stream of a command of e, in this process: over a session of its

@@ -24,6 +24,7 @@ type link struct {
 	budget *session.Budget // of the session, a quarter of its endpoint's
 	share  int64           // the limit of budget; negative: none
 	logger *slog.Logger
+	ctx    context.Context // of the handlers
 	peer   Peer
 	s      atomic.Pointer[session.Session] // accept may be called before newLink has it
 }
@@ -40,9 +41,16 @@ type linkConfig struct {
 	buffered  []byte // what was read behind the command line
 	heartbeat time.Duration
 	budget    *session.Budget // of the endpoint
+	ended     func()          // see session.Config.OnEnd
 }
 
 func (l *link) start(stream net.Conn, c linkConfig) {
+	if l.ctx = c.ctx; l.ctx == nil {
+		l.ctx = context.Background()
+	}
+	if l.e != nil && c.dialer {
+		l.ctx = l.e.back.ctx
+	}
 	if l.share = int64(l.limits.InFlight); l.share >= 0 {
 		l.share /= 4
 		l.budget = session.NewBudget(l.share, c.budget)
@@ -52,12 +60,13 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 	config := session.Config{
 		Dialer: c.dialer, Preface: []byte(c.preface), Greeting: c.greeting, Buffered: c.buffered,
 		Message: l.limits.Message, Calls: l.limits.Calls, Budget: l.budget, Heartbeat: c.heartbeat,
-		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: c.ctx, Logger: l.logger,
+		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: l.ctx, Logger: l.logger,
+		OnEnd: c.ended,
 	}
 	if l.e != nil {
 		config.Accept, config.OnLimit = l.accept, l.e.onLimit
 		if c.dialer {
-			config.Accept, config.Context = l.acceptBack, l.e.back.ctx
+			config.Accept = l.acceptBack
 		}
 	}
 	if l.peer.conn != nil { // in process there is nothing to call back
@@ -68,7 +77,9 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 
 // accept serves one call of the peer's, on a goroutine of the session's.
 func (l *link) accept(st *session.Stream) {
-	l.s.Store(st.Session())
+	if l.s.Load() == nil {
+		l.s.Store(st.Session())
+	}
 	en := l.e.lookup([]byte(st.Name()))
 	var refused *Error
 	switch {
@@ -76,6 +87,8 @@ func (l *link) accept(st *session.Stream) {
 		refused = l.e.unknown([]byte(st.Name()))
 	case en.kind != Kind(st.Kind()):
 		refused = refusal(FailedPrecondition, "%s is a %s command and was called as a %s one", quoteName(en.name), en.kind, Kind(st.Kind()))
+	case en.kind == KindUnary:
+		refused = l.unary(st, en)
 	default:
 		refused = l.serve(st, en)
 	}
@@ -91,58 +104,27 @@ func (e *Error) overSession() *session.Error {
 	}
 }
 
-// serve runs the command for st and says the last word, unless it returns what
-// to say.
+// serve runs a raw or streamed command for st and says the last word, unless it
+// returns what to say.
 func (l *link) serve(st *session.Stream, en *entry) *Error {
-	v := &invocation{e: l.e, en: en}
-	v.charge = l.newCharge()
-	v.ctx = &callContext{Context: st.Context(), info: Info{
-		Command: en.name, Kind: en.kind, Peer: &l.peer, Logger: l.logger, header: st.Header(),
-	}}
+	v := &invocation{e: l.e, en: en, ctx: l.context(st, en), charge: l.newCharge()}
 	defer v.ctx.end()
 	defer v.charge.release()
 	v.exited = func(answer *Error) { st.Finish(answer.overSession()) }
-	var serve func(*session.Stream, *invocation) *Error
-	switch en.kind {
-	case KindRaw:
-		serve = l.raw
-	case KindUnary:
-		serve = l.unary
-	case KindStream:
+	serve := l.raw
+	if en.kind == KindStream {
 		serve = l.streamed
 	}
-	refused := serve(st, v)
-	if refused == errAborted {
-		refused = &Error{Code: Aborted, Outcome: v.outcome(), Message: en.name + " aborted"}
-	}
-	return refused
+	return v.unlessAborted(serve(st, v))
 }
 
-func (l *link) unary(st *session.Stream, v *invocation) (refused *Error) {
-	v.call = v.en.unary.newCall()
-	v.handle = v.call.run
-	err := st.Receive(v.ctx, func(src []byte) error {
-		refused = v.run(func() *Error { return v.decodeGob(src) })
-		return nil
-	})
-	if err != nil {
-		return fromSession(err)
-	}
-	if refused != nil {
-		return refused
-	}
-	err = st.Reply(func(dst []byte) ([]byte, error) {
-		var out []byte
-		if out, refused = v.reply(dst, v.call.appendReply); refused != nil {
-			return nil, refused
-		}
-		return out, nil
-	})
-	if refused == nil && err != nil {
-		refused = fromSession(err)
-		refused.Outcome = OutcomeFailed // the session knows only that the reply was not sent
-	}
-	return refused
+// context returns the context that a handler is called with.
+func (l *link) context(st *session.Stream, en *entry) *callContext {
+	c := &callContext{Context: l.ctx, st: st, info: Info{
+		Command: en.name, Kind: en.kind, Peer: &l.peer, Logger: l.logger, header: st.Header(),
+	}}
+	c.deadline, _ = st.Deadline()
+	return c
 }
 
 func (l *link) streamed(st *session.Stream, v *invocation) *Error {

@@ -193,9 +193,9 @@ func (n *node) seeOff(l *link) {
 		case <-s.Done():
 		case <-n.c.ctx.Done():
 			s.Abort(session.ErrClosed)
-			<-s.Done()
 		}
 	}
+	<-s.Done()
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.leaving--

@@ -140,16 +140,15 @@ func (s *Stream[Recv, Send]) All() iter.Seq2[Recv, error] {
 // says how, as Recv does when it comes to that: its error, or io.EOF if there
 // was none. After CloseSend it fails, failed_precondition.
 func (s *Stream[Recv, Send]) Send(v Send) error {
-	buf := takeMessage()
-	defer dropMessage(buf)
-	b, err := s.send.Append((*buf)[:0], &v)
-	if err != nil {
-		bad := badRequest(err)
-		bad.Outcome = OutcomeUnknown // of the stream, which goes on
-		return s.errorOf(bad)
-	}
-	*buf = b
-	return s.errorOf(s.st.Send(s.ctx, b))
+	return s.errorOf(s.st.SendBy(s.ctx, func(dst []byte) ([]byte, error) {
+		out, err := s.send.Append(dst, &v)
+		if err != nil {
+			bad := badRequest(err)
+			bad.Outcome = OutcomeUnknown // of the stream, which goes on
+			return dst, bad
+		}
+		return out, nil
+	}))
 }
 
 // CloseSend says that no more is sent; the other side's Recv returns io.EOF

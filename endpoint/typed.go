@@ -18,7 +18,6 @@ func (c *lineConn) typed(en *entry, inline bool) bool {
 	v := &invocation{e: c.e, en: en, call: en.unary.newCall(), charge: c.e.newCharge()}
 	v.ctx = &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	defer v.ctx.end()
-	v.handle = v.call.run
 	v.exited = func(answer *Error) {
 		c.answer(answer)
 		c.linger()

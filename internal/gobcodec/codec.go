@@ -66,6 +66,7 @@ type program struct {
 	structure   bool    // T is a struct, or a pointer to one
 	definitions string  // of T, as encoding/gob writes them
 	id          int64   // of T in them
+	prefix      string  // of every gob of T: the definitions, room for the length of the value, its id, 0 if it is no struct
 	warnings    []string
 	recent      atomic.Pointer[plan] // of the definitions received last, unless they are large
 }
@@ -101,6 +102,11 @@ func (pr *program) init(rt reflect.Type) (err error) {
 	if pr.definitions, pr.id, err = definitionsOf(base.rt); err != nil {
 		return below(pr.name, err)
 	}
+	prefix := appendInt(append([]byte(pr.definitions), make([]byte, reserved)...), pr.id)
+	if !pr.structure {
+		prefix = append(prefix, 0)
+	}
+	pr.prefix = string(prefix)
 	return nil
 }
 

@@ -633,3 +633,29 @@ func mustFor[T any](t *testing.T) *gobcodec.Codec[T] {
 	require.NoError(t, err)
 	return c
 }
+
+// TestListsOfStrings: the strings of a short list share an allocation, those of a long one do not, and what they hold is the same.
+func TestListsOfStrings(t *testing.T) {
+	c, err := gobcodec.For[[]string]()
+	require.NoError(t, err)
+	for _, test := range []struct{ n, length, allocs int }{
+		{1, 5, 2}, {2, 5, 2}, {3, 5, 2}, {3, 0, 2}, {2, 127, 2}, {2, 128, 3}, {3, 127, 4}, {42, 5, 2}, {43, 5, 44}, {256, 0, 2}, {257, 0, 1},
+	} {
+		list := make([]string, test.n)
+		for i := range list {
+			list[i] = strings.Repeat(string(rune('a'+i%26)), test.length)
+		}
+		gob, err := c.Append(nil, &list)
+		require.NoError(t, err)
+		var got []string
+		allocs := testing.AllocsPerRun(100, func() {
+			got = nil
+			_, err = c.Decode(gob, &got, gobcodec.Limits{})
+		})
+		require.NoError(t, err)
+		assert.Equal(t, list, got)
+		if !raceEnabled {
+			assert.InDelta(t, test.allocs, allocs, 0.5, "%d strings of %d bytes", test.n, test.length)
+		}
+	}
+}

@@ -146,8 +146,14 @@ func (d *decoder) count(size int) uint64 {
 // bytes reads a counted run of bytes. The slice is part of the message, without room behind it: methods of types that decode
 // themselves get it.
 func (d *decoder) bytes() []byte {
-	n := d.uint()
 	i := d.i
+	if i < len(d.b) && int(d.b[i]) < len(d.b)-i && d.b[i] <= 0x7f { // short and whole, as most are: without a call
+		n := int(d.b[i])
+		d.i = i + 1 + n
+		return d.b[i+1 : d.i : d.i]
+	}
+	n := d.uint()
+	i = d.i
 	if room := uint64(len(d.b) - i); n > room {
 		d.bound(BoundCount, n, room)
 		return nil

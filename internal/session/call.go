@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"math"
+	"time"
 
 	"gobnode/internal/wire"
 )
@@ -31,8 +32,12 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 		putBuffer(own)
 		return err
 	}
+	deadline, err := whileRunning(ctx)
 	s.mu.Lock()
-	st, err := s.start(ctx, spec, wire.CallUnary)
+	var st *Stream
+	if err == nil {
+		st, err = s.start(deadline, spec, wire.CallUnary)
+	}
 	if err != nil {
 		putBuffer(own)
 		s.unlock()
@@ -41,9 +46,7 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 	st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
 	s.enqueue(st)
 	s.release(true)
-	if err := st.await(ctx); err != nil {
-		return err
-	}
+	st.await(ctx)
 	return st.reply(decode)
 }
 
@@ -52,13 +55,17 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 // grow a small one each time would cost more than the rest of the call.
 func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
 	size := s.size.Load()
-	own := getBuffer(int(size))
+	own, done := getBuffer(int(size)), false
+	defer func() { // deferred for runtime.Goexit in a user's method
+		if !done {
+			putBuffer(own)
+		}
+	}()
 	b, err := encode(own.b)
 	if err != nil {
-		putBuffer(own)
 		return nil, err
 	}
-	own.b = b
+	own.b, done = b, true
 	if n := int64(len(b)); n > size || n < size/4 {
 		s.size.Store((size + 3*n) / 4)
 	}
@@ -70,8 +77,12 @@ func (s *Session) Open(ctx context.Context, spec *CallSpec) (*Stream, error) {
 	if spec.Kind != wire.CallRaw && spec.Kind != wire.CallStream {
 		return nil, notRun(wire.InvalidArgument, "Open is for raw and stream calls", nil)
 	}
+	deadline, err := whileRunning(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
-	st, err := s.start(ctx, spec, spec.Kind)
+	st, err := s.start(deadline, spec, spec.Kind)
 	if err != nil {
 		s.unlock()
 		return nil, err
@@ -79,14 +90,12 @@ func (s *Session) Open(ctx context.Context, spec *CallSpec) (*Stream, error) {
 	s.enqueue(st)
 	for st.id == 0 && st.err == nil {
 		s.release(true)
-		if err := wait(ctx, st.writable); err != nil {
-			s.mu.Lock()
-			if st.id == 0 {
-				s.abandon(st, ofContext(ctx, wire.OutcomeNotRun))
-			}
-			continue
-		}
+		err := wait(ctx, st.writable)
 		s.mu.Lock()
+		if err != nil && st.id == 0 {
+			err.Outcome = wire.OutcomeNotRun
+			s.abandon(st, err)
+		}
 	}
 	defer s.release(true)
 	if st.id == 0 {
@@ -95,11 +104,18 @@ func (s *Session) Open(ctx context.Context, spec *CallSpec) (*Stream, error) {
 	return st, nil
 }
 
-// start makes a local stream, or says why it would not run. The caller holds mu.
-func (s *Session) start(ctx context.Context, spec *CallSpec, kind uint8) (*Stream, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, ofContext(ctx, wire.OutcomeNotRun)
+// whileRunning returns until when ctx runs, or the error of a call that it is too late for. What a context does is a user's, or
+// another session's: it is asked without any lock.
+func whileRunning(ctx context.Context) (deadline time.Time, err error) {
+	if ctx.Err() != nil {
+		return time.Time{}, ofContext(ctx, wire.OutcomeNotRun)
 	}
+	deadline, _ = ctx.Deadline()
+	return deadline, nil
+}
+
+// start makes a local stream, or says why it would not run. The caller holds mu.
+func (s *Session) start(deadline time.Time, spec *CallSpec, kind uint8) (*Stream, error) {
 	switch {
 	case !validName(spec.Name):
 		return nil, notRun(wire.InvalidArgument, "a name is 1 to 64 printable ASCII characters without spaces", nil)
@@ -115,8 +131,7 @@ func (s *Session) start(ctx context.Context, spec *CallSpec, kind uint8) (*Strea
 		return nil, errHeader
 	}
 	st := s.newStream()
-	st.local, st.kind, st.name, st.pairs = true, kind, spec.Name, pairs
-	st.deadline, _ = ctx.Deadline()
+	st.local, st.kind, st.name, st.pairs, st.deadline = true, kind, spec.Name, pairs, deadline
 	return st, nil
 }
 
@@ -147,22 +162,21 @@ func (s *Session) enqueue(st *Stream) {
 }
 
 // await waits for the last word of a unary call.
-func (st *Stream) await(ctx context.Context) error {
+func (st *Stream) await(ctx context.Context) {
 	s := st.s
 	select {
 	case <-st.readable:
 	case <-ctx.Done():
+		err := ofContext(ctx, wire.OutcomeUnknown)
 		s.mu.Lock()
 		if !st.closed && st.err == nil {
-			outcome := wire.OutcomeUnknown
 			if st.runsAt == 0 {
-				outcome = wire.OutcomeNotRun // and it never will: a message that is not whole runs nothing
+				err.Outcome = wire.OutcomeNotRun // and it never will: a message that is not whole runs nothing
 			}
-			s.abandon(st, ofContext(ctx, outcome))
+			s.abandon(st, err)
 		}
 		s.release(true)
 	}
-	return nil
 }
 
 // reply gives the reply of a unary call that has ended to decode, and keeps the stream for another call.
@@ -194,7 +208,7 @@ func (st *Stream) replied() {
 
 // recycle keeps a unary stream that has ended for another call of either side, unless something still refers to it.
 func (s *Session) recycle(st *Stream) {
-	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= assumedCalls {
+	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= maxFree {
 		return
 	}
 	select {

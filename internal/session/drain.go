@@ -24,7 +24,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		select {
 		case <-ack:
 		case <-timer.C:
-		case <-s.done:
+		case <-s.done.wait():
 		case <-ctx.Done():
 		}
 		s.mu.Lock()
@@ -32,18 +32,18 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		s.release(true)
 	}
 	select {
-	case <-s.done:
+	case <-s.done.wait():
 	case <-ctx.Done():
 		s.mu.Lock()
 		cut := !s.ended
 		s.fail(ErrClosed, &wire.GoAway{Last: s.taken, Code: wire.Unavailable, Message: []byte("the drain took too long")})
 		s.release(false)
-		<-s.done
+		<-s.done.wait()
 		if cut {
 			return ctx.Err() // without waiting for handlers that do not hear
 		}
 	}
-	s.wg.Wait()
+	s.Wait()
 	return nil
 }
 

@@ -48,6 +48,9 @@ func (s *Session) finish(farewell *wire.GoAway) {
 	_ = s.conn.Close()
 	putBuffer(rest)
 	s.wakeAll()
+	if f := s.cfg.OnEnd; f != nil {
+		f()
+	}
 }
 
 // drainedWell reports whether the session ended because a drain was complete.
@@ -80,7 +83,7 @@ func (s *Session) linger() {
 		return
 	}
 	_ = s.conn.SetReadDeadline(time.Now().Add(lastWordsTime))
-	<-s.readerGone
+	<-s.readerGone.wait()
 }
 
 // lastWords writes what is left of a buffer that was begun, so that a frame ends where the next begins, and the GOAWAY.
@@ -118,7 +121,7 @@ func (s *Session) wakeAll() {
 		st.creditDue = false
 	}
 	s.credits = nil
-	clear(s.streams)
+	s.streams = nil
 	s.opened, s.served = 0, 0
 	for _, w := range s.idle {
 		close(w.next)
@@ -127,10 +130,8 @@ func (s *Session) wakeAll() {
 	putBuffer(s.staged)
 	putBuffer(s.control)
 	s.staged, s.control = nil, nil
-	if !s.helloed {
-		close(s.hello)
-	}
-	close(s.done)
+	s.hello.happen()
+	s.done.happen()
 	s.unlock()
 }
 
@@ -157,10 +158,4 @@ func (s *Session) fate(st *Stream, message string) *Error {
 }
 
 // markGoing says that no more calls can be made here.
-func (s *Session) markGoing() {
-	select {
-	case <-s.going:
-	default:
-		close(s.going)
-	}
-}
+func (s *Session) markGoing() { s.going.happen() }

@@ -204,19 +204,20 @@ func TestCallsOverTheLimit(t *testing.T) {
 		require.Nil(t, p.lastWord(7))
 	})
 	in(t, func(t *testing.T) {
-		p := newPair(session.Config{}, session.Config{Accept: echo, Calls: 1})
+		order := make(chan string, 3)
+		p := newPair(session.Config{}, session.Config{Calls: 1, Accept: func(st *session.Stream) {
+			if st.Name() < "A" {
+				order <- st.Name()
+			}
+			echo(st)
+		}})
 		defer p.close()
 		_, err := call(t.Context(), p.a, "ECHO", nil)
 		require.NoError(t, err)
 		st, err := p.a.Open(t.Context(), &session.CallSpec{Name: "CHAT", Kind: wire.CallStream})
 		require.NoError(t, err)
-		order := make(chan int, 3)
-		for i := range 3 {
-			go func() {
-				if _, err := call(t.Context(), p.a, "ECHO", nil); err == nil {
-					order <- i
-				}
-			}()
+		for _, name := range []string{"1", "2", "3"} {
+			go func() { _, _ = call(t.Context(), p.a, name, nil) }()
 			synctest.Wait()
 		}
 		require.Equal(t, 3, p.a.Stats().Waiting)
@@ -231,8 +232,8 @@ func TestCallsOverTheLimit(t *testing.T) {
 		_, err = p.a.Open(ctx, &session.CallSpec{Name: "X", Kind: wire.CallRaw})
 		requireError(t, err, wire.DeadlineExceeded, wire.OutcomeNotRun)
 		st.Cancel()
-		for i := range 3 {
-			assert.Equal(t, i, <-order)
+		for _, name := range []string{"1", "2", "3"} {
+			assert.Equal(t, name, <-order)
 		}
 		require.EqualValues(t, 0, p.b.Stats().Refused)
 	})

@@ -67,7 +67,7 @@ func (s *Session) onHello(p []byte) error {
 			s.push(st)
 		}
 	}
-	close(s.hello)
+	s.hello.happen()
 	s.grantPlaces()
 	return nil
 }
@@ -118,7 +118,7 @@ func (s *Session) onCall(f wire.Frame) error {
 	st.credit = int64(s.peer.Credit)
 	st.in.window = int64(s.cfg.Credit)
 	st.in.granted = st.in.window
-	s.streams[st.id] = st
+	s.register(st)
 	s.served++
 	s.stats.Served++
 	s.stir() // while it runs nothing may be sent, and its caller be gone
@@ -161,19 +161,14 @@ func (s *Session) refuse(id uint64, e *Error) error {
 	return nil
 }
 
-// intern returns name as a string, of those it has seen without an allocation. What it remembers is bounded.
+// intern returns name, which is valid, as a string: without an allocation if it was the last of its kind. A map of all names
+// that were seen is a third of what an idle session holds.
 func (s *Session) intern(name []byte) string {
-	if n, ok := s.names[string(name)]; ok {
-		return n
+	kind := (int(name[0])*3 + int(name[len(name)-1]) + len(name)) % len(s.names)
+	if s.names[kind] != string(name) {
+		s.names[kind] = string(name)
 	}
-	n := string(name)
-	if len(s.names) < 256 {
-		if s.names == nil {
-			s.names = make(map[string]string)
-		}
-		s.names[n] = n
-	}
-	return n
+	return s.names[kind]
 }
 
 // onData takes more of a stream.

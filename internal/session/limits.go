@@ -60,14 +60,15 @@ const (
 	maxStaged    = 64 << 10 // bytes staged before a writer has to wait; a frame may go over it
 	pingBurst    = 16       // PINGs forgiven beyond one a second: a stalled network delivers several at once
 	callCharge   = 8 << 10  // the least a call is charged for
+	maxFree      = 1024     // streams kept for later calls, until the session is idle
 	renewal      = 64 << 10 // bytes of a message that renew its 10 s
 
 	minHeartbeat  = time.Second
 	maxHeartbeat  = 2 * time.Minute
-	answerTime    = 10 * time.Second // for any byte after a PING
-	drainTime     = time.Second      // between the two GOAWAYs, at most
-	lastWordsTime = time.Second      // for the GOAWAY of a session that ends
-	workerIdle    = 10 * time.Second // after which a handler's goroutine that had nothing to do ends
+	answerTime    = 10 * time.Second        // for any byte after a PING
+	drainTime     = time.Second             // between the two GOAWAYs, at most
+	lastWordsTime = time.Second             // for the GOAWAY of a session that ends
+	coolTime      = 1500 * time.Millisecond // without a call, after which a session gives back what it keeps for the next
 )
 
 // A Budget bounds the bytes that calls hold. Budgets nest: what is taken from one is taken from its parent too. Safe for

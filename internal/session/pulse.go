@@ -22,7 +22,11 @@ type pulse struct {
 
 	partial time.Time // a frame is there in part since then; zero if none is
 	watched int       // streams that had a message under way at the last tick, or since
-	workers bool      // there may be idle workers
+
+	warm      bool      // there may be something that cool gives back
+	coolAt    time.Time // when it looks next
+	coolCalls uint64    // calls when it looked last
+	replace   bool      // the reader is to be replaced by a fresh goroutine
 
 	pingTokens int       // PINGs that the peer may send now
 	pingSince  time.Time // when they were counted
@@ -78,14 +82,6 @@ func (s *Session) watchFrame() {
 		s.arm(s.partial.Add(s.cfg.Progress))
 	}
 	s.release(false)
-}
-
-// watchIdle takes note that there are idle workers.
-func (s *Session) watchIdle() {
-	if !s.workers {
-		s.workers = true
-		s.arm(time.Now().Add(workerIdle))
-	}
 }
 
 // progressed renews the time of an unfinished message for every 64 KiB of it, and whenever the peer has used up its credit,
@@ -145,14 +141,11 @@ func (s *Session) tick() {
 	if s.watched > 0 && !s.ended {
 		s.tickStreams(now)
 	}
-	if s.opened+s.served == 0 {
-		s.free = nil
-	}
-	if s.workers && !s.ended {
-		s.workers = false
-		if t := s.dismiss(now); !t.IsZero() {
-			s.workers = true
-			s.arm(t)
+	if s.warm && !s.ended {
+		if now.Before(s.coolAt) {
+			s.arm(s.coolAt)
+		} else {
+			s.cool(now)
 		}
 	}
 	s.release(false)
@@ -303,7 +296,10 @@ func (s *Session) Fired(l Limit, text string) {
 
 // fired counts a limit and logs it, once a second at most.
 func (s *Session) fired(l Limit, text string) {
-	s.stats.Limits[l]++
+	if s.limits == nil {
+		s.limits = new([numLimits]uint64)
+	}
+	s.limits[l]++
 	if f := s.cfg.OnLimit; f != nil {
 		s.later(func() { f(l) })
 	}
@@ -315,7 +311,7 @@ func (s *Session) fired(l Limit, text string) {
 		s.logged = make(map[Limit]time.Time)
 	}
 	s.logged[l] = now
-	s.log(slog.LevelWarn, "session limit", "limit", l.String(), "what", text, "count", s.stats.Limits[l])
+	s.log(slog.LevelWarn, "session limit", "limit", l.String(), "what", text, "count", s.limits[l])
 }
 
 // log writes a line about the session when the lock is gone.

@@ -22,24 +22,75 @@ type reader struct {
 	full bool                      // the last read filled the buffer: the next one may be large
 }
 
-// readLoop reads frames until the connection fails or the session ends. It waits for nothing else: what has to be written is
-// left to others, a handler gets its call through a channel with room.
-func (s *Session) readLoop() {
+// readLoop reads frames until the connection fails, the session ends or the guard gives the reading to another goroutine; then
+// this one serves calls like any other. It waits for nothing else: what has to be written is left to others or written without
+// blocking, a handler that takes its time gets its call through a channel with room. first says that nothing was read yet.
+func (s *Session) readLoop(first bool) {
 	defer s.wg.Done()
-	defer close(s.readerGone)
-	r := &reader{s: s}
-	r.fill = r.readSocket
-	if len(s.cfg.Buffered) > 0 {
-		r.buf = getBuffer(readBuffer)
-		r.buf.b = append(r.buf.b, s.cfg.Buffered...)
+	left := true // by runtime.Goexit in a handler
+	var turn uint64
+	defer func() {
+		if left && s.turn.CompareAndSwap(turn, turn+1) {
+			s.wg.Add(1)
+			go s.readLoop(false)
+			s.mu.Lock()
+			s.release(true)
+		}
+	}()
+	err := s.reader.read(first, &turn)
+	left = false
+	switch {
+	case errors.Is(err, errTakenOver):
+		s.workOn(nil)
+	case !errors.Is(err, errReplaced):
+		s.endReading(err)
 	}
-	err := r.greeting()
+}
+
+// Why a goroutine reads no more though the session goes on: another one does.
+var (
+	errTakenOver = errors.New("the reading was taken over") // while this one ran a handler
+	errReplaced  = errors.New("the reader was replaced")
+)
+
+// read returns why it ended.
+func (r *reader) read(first bool, turn *uint64) (err error) {
+	s := r.s
+	if first {
+		if len(s.cfg.Buffered) > 0 {
+			r.buf = getBuffer(readBuffer)
+			r.buf.b = append(r.buf.b, s.cfg.Buffered...)
+			s.cfg.Buffered = nil
+		}
+		if err = r.greeting(); err == nil {
+			err = r.frames()
+		}
+	} else {
+		s.mu.Lock()
+		if !s.quick() {
+			s.giveAway()
+		}
+		s.release(true)
+	}
 	for err == nil {
-		if err = r.frames(); err == nil {
-			err = r.more()
+		if !s.serveKept(turn) {
+			return errTakenOver
+		}
+		if err = r.more(); err == nil {
+			err = r.frames()
+		} else if s.replaced(err) {
+			return errReplaced
 		}
 	}
+	return err
+}
+
+// endReading ends the session because of err.
+func (s *Session) endReading(err error) {
+	defer s.readerGone.happen()
+	r := &s.reader
 	s.mu.Lock()
+	s.giveAway()
 	s.failReading(err)
 	lingers := s.complete
 	s.release(false)
@@ -150,7 +201,15 @@ func (r *reader) frames() error {
 	if err == nil && s.ended {
 		err = s.err
 	}
-	s.release(false)
+	if s.kept > 0 && !s.worthwhile(s.kept) {
+		s.giveAway()
+	}
+	s.kept = 0
+	if s.ready != nil && err == nil {
+		s.unlock() // serveKept is next
+	} else {
+		s.release(false)
+	}
 	return err
 }
 

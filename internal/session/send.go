@@ -86,7 +86,7 @@ func (s *Session) emit(st *Stream) {
 func (s *Session) emitCall(st *Stream, b *buffer, left time.Duration) bool {
 	st.opening, st.id = false, s.nextID
 	s.nextID += 2
-	s.streams[st.id] = st
+	s.register(st)
 	s.stats.Opened++
 	st.in.window = int64(s.cfg.Credit)
 	st.in.granted = st.in.window
@@ -199,12 +199,30 @@ func (st *Stream) dropPending() {
 // stream can only be canceled or finished with an error. p is not kept.
 func (st *Stream) Send(ctx context.Context, p []byte) error {
 	if err := st.s.checkSize(ctx, len(p)); err != nil {
-		if e, ok := errors.AsType[*Error](err); ok {
-			e.Outcome = wire.OutcomeUnknown // of the call, which goes on
-		}
+		return unknownOutcome(err)
+	}
+	return st.write(ctx, p, nil, true)
+}
+
+// SendBy is Send of what encode appends to a slice of the session's and returns. Its errors are returned as they are.
+func (st *Stream) SendBy(ctx context.Context, encode func([]byte) ([]byte, error)) error {
+	own, err := st.s.encoded(encode)
+	if err != nil {
 		return err
 	}
-	return st.write(ctx, p, true)
+	if err := st.s.checkSize(ctx, len(own.b)); err != nil {
+		putBuffer(own)
+		return unknownOutcome(err)
+	}
+	return st.write(ctx, own.b, own, true)
+}
+
+// unknownOutcome is an error of a message as one of its call, which goes on.
+func unknownOutcome(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Outcome = wire.OutcomeUnknown
+	}
+	return err
 }
 
 // Write sends bytes of a raw stream; otherwise it is like Send.
@@ -212,20 +230,22 @@ func (st *Stream) Write(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if err := st.write(ctx, p, false); err != nil {
+	if err := st.write(ctx, p, nil, false); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-func (st *Stream) write(ctx context.Context, p []byte, eom bool) error {
+// write sends p, which own holds if that is not nil.
+func (st *Stream) write(ctx context.Context, p []byte, own *buffer, eom bool) error {
 	s := st.s
 	s.mu.Lock()
 	if err := st.writeEnd(); err != nil {
 		s.unlock()
+		putBuffer(own)
 		return err
 	}
-	st.pending, st.data, st.eom, st.gaveUp = true, p, eom, false
+	st.pending, st.data, st.own, st.eom, st.gaveUp = true, p, own, eom, false
 	if st.credit == 0 && len(p) > 0 {
 		s.watchCredit(st)
 	}
@@ -253,7 +273,7 @@ func (st *Stream) writeEnd() error {
 	switch {
 	case st.err != nil:
 		return st.err
-	case st.local && st.closed:
+	case st.local && st.closed && !st.sentEnd:
 		return io.EOF
 	case st.s.ended:
 		return &Error{Code: wire.Unavailable, Message: "connection lost", Cause: st.s.err}
@@ -267,7 +287,7 @@ func (st *Stream) writeEnd() error {
 func (s *Session) checkSize(ctx context.Context, n int) error {
 	if n > assumedMessage {
 		select {
-		case <-s.hello:
+		case <-s.hello.wait():
 		case <-ctx.Done():
 			return ofContext(ctx, wire.OutcomeNotRun)
 		}
@@ -307,7 +327,7 @@ func (st *Stream) Finish(e *Error) {
 	s.mu.Lock()
 	s.conclude(st, e)
 	cancel := st.cancel
-	s.release(true)
+	s.settle(st.inline)
 	free(cancel)
 }
 
@@ -361,8 +381,10 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		st.in.drop()
 		st.finished, st.discard = true, true
 		st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
-		s.push(st)
-		if st.own != nil && !s.charge(st, int64(cap(own.b))) {
+		// What was charged for the message that came has room for the one that goes.
+		over := int64(cap(own.b)) - (st.covered - callCharge)
+		s.push(st) // after which own may be another's
+		if st.own != nil && over > 0 && !s.charge(st, over) {
 			st.dropPending()
 			st.last, st.failure = lastError, Error{Code: wire.ResourceExhausted, Outcome: wire.OutcomeFailed, Message: "no room for the reply"}
 			s.push(st)
@@ -371,7 +393,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		}
 	}
 	cancel := st.cancel
-	s.release(true)
+	s.settle(st.inline)
 	free(cancel)
 	return nil
 }

@@ -57,6 +57,7 @@ type Config struct {
 	Context context.Context // what handlers' contexts derive from, and nothing else ends with; nil: context.Background()
 	Logger  *slog.Logger    // nil: slog.Default()
 	OnLimit func(Limit)     // called when a limit fires; must not block
+	OnEnd   func()          // called once everybody has been told that the session has ended; must not block
 }
 
 // withDefaults fills in what is zero.
@@ -102,13 +103,16 @@ type Session struct {
 	cfg        Config
 	started    time.Time
 	wg         sync.WaitGroup // every goroutine of the session
-	done       chan struct{}  // closed when everybody has been woken
-	going      chan struct{}  // closed when no more calls can be made
-	readerGone chan struct{}  // closed when the reader ends
-	hello      chan struct{}  // closed when the peer's HELLO is there, or the session has ended
+	done       event          // everybody has been woken
+	going      event          // no more calls can be made
+	readerGone event          // nobody reads any more
+	hello      event          // the peer's HELLO is there, or the session has ended
 	timer      *time.Timer    // calls tick
 	rx         atomic.Uint64  // bytes read
 	size       atomic.Int64   // of messages encoded lately: how large a slice to encode the next into
+
+	reader reader // of the goroutine that reads
+	turn   turns
 
 	mu sync.Mutex // guards following
 	state
@@ -134,12 +138,12 @@ type state struct {
 	places     queue              // streams of this side's that wait for a place
 	free       []*Stream          // of finished unary calls, to be used again
 	idle       []*worker
-	peer       wire.Hello        // what the peer allows
-	names      map[string]string // of commands, so that a call does not allocate one
-	last       uint64            // the peer's GOAWAY: streams above it do not run
-	goneAway   bool              // the peer has sent one
-	farewelled bool              // ... that said why, and was logged
-	nothing    bool              // the peer never understood that this is a session: nothing ran
+	peer       wire.Hello // what the peer allows
+	names      [4]string  // of commands that were called, so that a call does not allocate one
+	last       uint64     // the peer's GOAWAY: streams above it do not run
+	goneAway   bool       // the peer has sent one
+	farewelled bool       // ... that said why, and was logged
+	nothing    bool       // the peer never understood that this is a session: nothing ran
 
 	draining bool          // this side has sent a GOAWAY
 	drained  bool          // ... with the last stream that it serves
@@ -149,21 +153,25 @@ type state struct {
 
 	writer
 	pulse
+	inline
 
-	todo  []func() // what release calls once the lock is gone: nothing that may block or call back is called under it
-	stats Stats
+	todo   []func() // what release calls once the lock is gone: nothing that may block or call back is called under it
+	stats  Counts
+	limits *[numLimits]uint64 // how often each has fired; nil: none has
 }
 
 // New starts a session on conn, which is the session's from now on.
 func New(conn net.Conn, cfg Config) *Session {
 	s := &Session{
 		conn: conn, raw: newRawConn(conn), cfg: cfg.withDefaults(), started: time.Now(),
-		done: make(chan struct{}), going: make(chan struct{}), hello: make(chan struct{}), readerGone: make(chan struct{}),
 		state: state{
-			streams: make(map[uint64]*Stream), nextID: 2, last: math.MaxUint64,
-			peer: wire.Hello{Message: assumedMessage, Calls: assumedCalls, Credit: assumedCredit},
+			nextID: 2, last: math.MaxUint64,
+			peer:   wire.Hello{Message: assumedMessage, Calls: assumedCalls, Credit: assumedCredit},
+			inline: newInline(),
 		},
 	}
+	s.reader.s = s
+	s.reader.fill = s.reader.readSocket
 	if cfg.Dialer {
 		s.nextID = 1
 	}
@@ -171,6 +179,7 @@ func New(conn net.Conn, cfg Config) *Session {
 	tune(conn)
 	s.rest = getBuffer(minControl) // in rest, not staged: control frames must not go before it
 	s.rest.b = append(s.rest.b, cfg.Preface...)
+	s.cfg.Preface = nil
 	s.rest.b = wire.AppendHello(s.rest.b, &wire.Hello{
 		Message: uint64(s.cfg.Message), Calls: uint64(s.cfg.Calls), Credit: uint64(s.cfg.Credit),
 		Heartbeat: uint64(s.cfg.Heartbeat / time.Millisecond), Program: cfg.Program,
@@ -184,19 +193,19 @@ func New(conn net.Conn, cfg Config) *Session {
 	s.due = s.started.Add(min(s.cfg.Handshake, s.beat))
 	s.timer = time.AfterFunc(s.due.Sub(s.started), s.tick)
 	s.wg.Add(1)
-	go s.readLoop()
+	go s.readLoop(true)
 	s.release(true)
 	return s
 }
 
 // Done is closed when the session has ended and every call on it has been told.
-func (s *Session) Done() <-chan struct{} { return s.done }
+func (s *Session) Done() <-chan struct{} { return s.done.wait() }
 
 // Ready is closed when the peer's HELLO is there, or the session has ended: see Err.
-func (s *Session) Ready() <-chan struct{} { return s.hello }
+func (s *Session) Ready() <-chan struct{} { return s.hello.wait() }
 
 // GoingAway is closed when no more calls can be made: the session has ended, or one side drains it.
-func (s *Session) GoingAway() <-chan struct{} { return s.going }
+func (s *Session) GoingAway() <-chan struct{} { return s.going.wait() }
 
 // Err returns why the session ended, nil while it has not. After a Close or a drain it is ErrClosed.
 func (s *Session) Err() error {
@@ -208,7 +217,7 @@ func (s *Session) Err() error {
 // Close ends the session at once and waits for all its goroutines, handlers included: it must not be called by one.
 func (s *Session) Close() error {
 	s.Abort(ErrClosed)
-	s.wg.Wait()
+	s.Wait()
 	return nil
 }
 
@@ -220,35 +229,44 @@ func (s *Session) Abort(err error) {
 	s.release(false)
 }
 
-// Wait waits for all goroutines of a session that has ended.
+// Wait waits for all goroutines of a session that has ended, or is about to.
 func (s *Session) Wait() { s.wg.Wait() }
 
 // Stats are counts since the session began, unless their remark says otherwise. Counters only grow.
 type Stats struct {
-	Opened   uint64        // calls made whose CALL was staged
-	Served   uint64        // calls of the peer's handed to Accept or to be handed
-	Refused  uint64        // calls of the peer's that were refused
-	Dropped  uint64        // frames for streams that had ended
-	Open     int           // calls made that have not had the last word, now
-	Serving  int           // calls of the peer's, now
-	Waiting  int           // calls that wait for a place at the peer, now
-	Frames   uint64        // frames read
-	Received uint64        // bytes read
-	Writes   uint64        // system calls to write, or calls of Write
-	Sent     uint64        // bytes written
-	RTT      time.Duration // of the last PING; before the first, how long the peer's HELLO took; 0 until then
-	Program  string        // the peer's name and version
+	Counts
+	Open     int    // calls made that have not had the last word, now
+	Serving  int    // calls of the peer's, now
+	Waiting  int    // calls that wait for a place at the peer, now
+	Received uint64 // bytes read
+	Program  string // the peer's name and version
 	Limits   [numLimits]uint64
+}
+
+// Counts are counted under the session's lock.
+type Counts struct {
+	Opened  uint64        // calls made whose CALL was staged
+	Served  uint64        // calls of the peer's handed to Accept or to be handed
+	Inline  uint64        // of Served, those whose handler the reader ran
+	Refused uint64        // calls of the peer's that were refused
+	Dropped uint64        // frames for streams that had ended
+	Frames  uint64        // frames read
+	Writes  uint64        // system calls to write, or calls of Write
+	Sent    uint64        // bytes written
+	RTT     time.Duration // of the last PING; before the first, how long the peer's HELLO took; 0 until then
 }
 
 // Stats returns the counts.
 func (s *Session) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.stats
+	st := Stats{Counts: s.stats}
 	st.Open, st.Serving, st.Waiting = s.opened, s.served, s.places.len
 	st.Received = s.rx.Load()
 	st.Program = s.peer.Program
+	if s.limits != nil {
+		st.Limits = *s.limits
+	}
 	return st
 }
 
@@ -271,7 +289,10 @@ func (s *Session) later(f func()) { s.todo = append(s.todo, f) }
 // release lets go of mu. Every change of the state ends here, and here alone is decided what follows from it: the end of a
 // session that is drained, and who writes. now says that the caller may make one attempt to write that does not block; the
 // reader and timers may not.
-func (s *Session) release(now bool) {
+func (s *Session) release(now bool) { s.releaseAnd(now, s.busy()) }
+
+// releaseAnd is release; yield says whether to wait for others who may have something to write too.
+func (s *Session) releaseAnd(now, yield bool) {
 	if s.drained && !s.ended && s.served == 0 && s.opened == 0 && s.places.len == 0 && !s.writing && !s.pendingOutput() {
 		s.complete = true
 		s.fail(ErrClosed, nil)
@@ -287,7 +308,7 @@ func (s *Session) release(now bool) {
 		s.unlock()
 		return
 	}
-	s.attempt()
+	s.attempt(yield)
 }
 
 // unlock lets go of mu and does what was put off until then.

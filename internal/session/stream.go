@@ -46,6 +46,9 @@ type Stream struct {
 	moved      int64     // bytes of it since inDue was renewed
 	parts      [][]byte
 
+	inline   bool    // served by the reader, which writes when it has served the others
+	follower *Stream // the next one that is to be
+
 	queued     bool // in places or in ring
 	next       *Stream
 	creditDue  bool // in credits
@@ -69,10 +72,14 @@ func (st *Stream) Deadline() (time.Time, bool) { return st.deadline, !st.deadlin
 
 // Context returns the context of an accepted stream. It ends when the caller cancels, when its time is over, when the
 // session ends and when the stream is finished; context.Cause tells which. It is made when it is first asked for: a handler
-// that does not need it does not pay for it.
+// that does not need it does not pay for it. One that asks is about to wait: if it runs on the reader, that goes on elsewhere.
 func (st *Stream) Context() context.Context {
-	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	s := st.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if turn := s.turn.Load(); st.inline && turn&1 == 1 {
+		s.takeOver(turn)
+	}
 	if st.ctx != nil {
 		return st.ctx
 	}
@@ -116,9 +123,17 @@ func (st *Stream) Receive(ctx context.Context, take func([]byte) error) error {
 	}
 	st.in.busy = true
 	st.parts = st.in.message(st.parts[:0])
+	sampled := st.sampled()
 	s.mu.Unlock()
-	defer st.taken()
-	return withMessage(st.parts, take)
+	took := time.Duration(-1)
+	defer st.taken(&took)
+	if !sampled {
+		return withMessage(st.parts, take)
+	}
+	begin := time.Now()
+	err := withMessage(st.parts, take)
+	took = time.Since(begin)
+	return err
 }
 
 // withMessage calls take with a message that is in one piece already, or is now.
@@ -141,10 +156,13 @@ func withMessage(parts [][]byte, take func([]byte) error) error {
 	return take(whole.b)
 }
 
-// taken is the end of Receive.
-func (st *Stream) taken() {
+// taken is the end of Receive, during which the message was used for as long as *took, if that is not negative.
+func (st *Stream) taken(took *time.Duration) {
 	s := st.s
 	s.mu.Lock()
+	if *took >= 0 {
+		s.timed(*took, 1)
+	}
 	clear(st.parts)
 	st.in.busy = false
 	if st.in.doomed {
@@ -153,7 +171,7 @@ func (st *Stream) taken() {
 		st.in.skip()
 		s.grant(st)
 	}
-	s.release(true)
+	s.settle(st.inline)
 }
 
 // Read reads bytes of a raw stream: at least one, io.EOF after the last.
@@ -191,7 +209,7 @@ func (st *Stream) readEnd() error {
 }
 
 // wait waits for a token, or for the end of ctx.
-func wait(ctx context.Context, token <-chan struct{}) error {
+func wait(ctx context.Context, token <-chan struct{}) *Error {
 	select {
 	case <-token:
 		return nil

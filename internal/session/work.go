@@ -18,6 +18,14 @@ type worker struct {
 // are served.
 func (s *Session) dispatch(st *Stream) {
 	st.dispatched = true
+	if st.kind == wire.CallUnary && s.quick() {
+		s.keep(st)
+		return
+	}
+	s.toWorker(st)
+}
+
+func (s *Session) toWorker(st *Stream) {
 	if n := len(s.idle); n > 0 {
 		w := s.idle[n-1]
 		s.idle[n-1] = nil
@@ -30,10 +38,23 @@ func (s *Session) dispatch(st *Stream) {
 	go s.work(st)
 }
 
-// work serves st and then what it is given. It ends with the session, or after it had nothing to do for a while.
+// work serves st, if not nil, and then what it is given. It ends with the session, or after it had nothing to do for a while.
 func (s *Session) work(st *Stream) {
 	defer s.wg.Done()
+	s.workOn(st)
+}
+
+func (s *Session) workOn(st *Stream) {
 	w := &worker{next: make(chan *Stream, 1)}
+	if st == nil {
+		s.mu.Lock()
+		more := s.wait(w)
+		s.release(true)
+		if !more {
+			return
+		}
+		st = <-w.next
+	}
 	for ; st != nil; st = <-w.next {
 		if !s.serve(st, w) {
 			return
@@ -41,22 +62,29 @@ func (s *Session) work(st *Stream) {
 	}
 }
 
-// serve has Accept serve one stream and reports whether the worker is to wait for another. A handler that leaves without
+// wait has w wait for another call, unless there will be none.
+func (s *Session) wait(w *worker) bool {
+	if s.torn {
+		return false
+	}
+	s.idle = append(s.idle, w)
+	return true
+}
+
+// serve has Accept serve one stream and reports whether the worker is to wait for another; w is nil on the reader. A handler that leaves without
 // a last word, by runtime.Goexit too, has failed.
 func (s *Session) serve(st *Stream, w *worker) (again bool) {
 	returned := false
 	defer func() {
 		s.mu.Lock()
 		s.conclude(st, &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler did not finish"})
-		cancel := st.cancel
+		cancel, inline := st.cancel, st.inline
+		st.inline = false
 		if st.kind == wire.CallUnary && st.closed {
 			s.recycle(st) // nobody but Accept knew of it
 		}
-		if again = returned && !s.torn; again {
-			s.idle = append(s.idle, w)
-			s.watchIdle()
-		}
-		s.release(true)
+		again = returned && w != nil && s.wait(w)
+		s.settle(inline)
 		free(cancel)
 	}()
 	s.cfg.Accept(st)
@@ -64,14 +92,14 @@ func (s *Session) serve(st *Stream, w *worker) (again bool) {
 	return
 }
 
-// dismiss ends the workers that have been idle for too long and reports when to look again; zero if none is idle.
-func (s *Session) dismiss(now time.Time) time.Time {
+// dismiss ends the workers that have been idle for too long.
+func (s *Session) dismiss(now time.Time) {
 	keep := s.idle[:0]
 	for _, w := range s.idle {
 		if w.since.IsZero() {
 			w.since = now
 		}
-		if now.Sub(w.since) >= workerIdle {
+		if now.Sub(w.since) >= coolTime {
 			close(w.next)
 			continue
 		}
@@ -79,8 +107,4 @@ func (s *Session) dismiss(now time.Time) time.Time {
 	}
 	clear(s.idle[len(keep):])
 	s.idle = keep
-	if len(keep) == 0 {
-		return time.Time{}
-	}
-	return now.Add(workerIdle)
 }

@@ -153,8 +153,8 @@ func (s *Session) busy() bool { return s.opened+s.served > 1 }
 // his own deadline. What the connection does not take, and what was staged meanwhile, is the flusher's. The yield before it
 // is the largest gain there is: callers that are about to stage a frame do so, and one system call serves them all. The
 // caller holds mu, which is gone afterwards, and has set writing.
-func (s *Session) attempt() {
-	if s.busy() {
+func (s *Session) attempt(yield bool) {
+	if yield {
 		s.mu.Unlock()
 		runtime.Gosched()
 		s.mu.Lock()

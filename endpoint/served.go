@@ -1,0 +1,89 @@
+package endpoint
+
+import (
+	"sync"
+
+	"gobnode/internal/session"
+)
+
+// A servedCall is what serving a unary call of a session takes beside its
+// values and its context, which a handler may keep. It is used for one call
+// after the other: made anew, its parts were 10 of the 18 allocations that a small
+// call cost the serving side, and a fifth of its CPU time.
+type servedCall struct {
+	v       invocation
+	st      *session.Stream
+	src     []byte // the request, while Receive lends it
+	refused *Error
+
+	// The methods of their names as values, which cost an allocation each.
+	receive func([]byte) error
+	decode  func() *Error
+	encode  func([]byte) ([]byte, error)
+	exited  func(*Error)
+}
+
+var servedCalls = sync.Pool{New: func() any {
+	c := new(servedCall)
+	c.receive, c.decode, c.encode, c.exited = c.doReceive, c.doDecode, c.doEncode, c.doExited
+	return c
+}}
+
+// unary serves a unary command for st and says the last word, unless it returns
+// what to say.
+func (l *link) unary(st *session.Stream, en *entry) *Error {
+	c, _ := servedCalls.Get().(*servedCall)
+	c.st = st
+	c.v = invocation{
+		e: l.e, en: en, ctx: l.context(st, en), call: en.unary.newCall(), charge: l.newCharge(), exited: c.exited,
+	}
+	refused := c.serve()
+	if len(l.e.Interceptors) == 0 { // otherwise one of them may have kept what it was given
+		en.unary.freeCall(c.v.call)
+		c.v, c.st, c.refused = invocation{}, nil, nil
+		servedCalls.Put(c)
+	}
+	return refused
+}
+
+func (c *servedCall) serve() *Error {
+	v := &c.v
+	defer v.ctx.end()
+	defer v.charge.release()
+	if err := c.st.Receive(v.ctx, c.receive); err != nil {
+		return fromSession(err)
+	}
+	if c.refused != nil {
+		return v.unlessAborted(c.refused)
+	}
+	err := c.st.Reply(c.encode)
+	if c.refused != nil {
+		return v.unlessAborted(c.refused)
+	}
+	if err != nil {
+		refused := fromSession(err)
+		refused.Outcome = OutcomeFailed // the session knows only that the reply was not sent
+		return refused
+	}
+	return nil
+}
+
+func (c *servedCall) doReceive(src []byte) error {
+	c.src = src
+	c.refused = c.v.run(c.decode)
+	c.src = nil
+	return nil
+}
+
+func (c *servedCall) doDecode() *Error { return c.v.decodeGob(c.src) }
+
+func (c *servedCall) doEncode(dst []byte) ([]byte, error) {
+	out, refused := c.v.reply(dst, c.v.call.appendReply)
+	if refused != nil {
+		c.refused = refused
+		return nil, refused
+	}
+	return out, nil
+}
+
+func (c *servedCall) doExited(answer *Error) { c.st.Finish(answer.overSession()) }
