@@ -46,7 +46,7 @@ func (r *route) end(refused *Error) {
 		n.shun(n.c.backoff, n.c.now())
 	case refused.Outcome == OutcomeFailed:
 		n.unshun()
-	case refused.Outcome == OutcomeUnknown:
+	default:
 		r.took(true) // otherwise a node that answers nothing would keep the mean of its best days
 	}
 	if r.done != nil {

@@ -61,9 +61,11 @@ func TestWatch(t *testing.T) {
 		assert.Equal(t, endpoint.PhaseBackingOff, last.State.Phase)
 		assert.Regexp(t, "^(the peer is being drained|the connection broke: .+)$", last.State.Err.Error()) // whichever comes first
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		assert.ErrorContains(t, seen[len(seen)-1].State.Err, "connection refused")
 		w.up("b:1", nil)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		last = seen[len(seen)-1]
 		assert.Equal(t, endpoint.PhaseReady, last.State.Phase)
 		assert.EqualValues(t, 1, last.Reconnects)

@@ -21,8 +21,9 @@ Usage:
   node -connect HOST[:PORT] -chat NAME [flags]   talk to who else does so there
   node -connect HOST[:PORT] -watch [flags]       print a node's states and round-trip times
 
-HOST[:PORT] may be several, with commas between: -watch takes all, the others the first
-that answers; one that is silent for 300 ms has the next tried beside it.
+HOST[:PORT] may be several, with commas between: -watch takes all, and begins when one of
+them answers; the others take the first that answers, and when one is silent for 300 ms the
+next is tried beside it.
 
 Flags come before COMMAND. TEXT is sent on the command's line; a TEXT of - sends
 standard input, on the lines behind the name. At the prompt, every line is sent as

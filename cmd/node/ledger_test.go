@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -32,6 +33,8 @@ type entry struct {
 }
 
 const ledger endpoint.Command[entry, entry] = "LEDGER"
+
+var quiet = slog.New(slog.DiscardHandler)
 
 // serveLedger is main of such a process. Its entries are written with write(2)
 // before the reply goes out: they outlast a SIGKILL. Heartbeats are as frequent as

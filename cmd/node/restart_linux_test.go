@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"flag"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -31,8 +30,6 @@ var long = flag.Bool("long", false, "restart two nodes 50 times, not 5")
 
 // plenty is the time of calls that are to succeed however busy the machine is.
 const plenty = time.Minute
-
-var quiet = slog.New(slog.DiscardHandler)
 
 // TestRestartKilled: SIGKILL.
 func TestRestartKilled(t *testing.T) {
