@@ -103,7 +103,7 @@ func (c *cell) start(t *testing.T, addr string, through ...string) *process {
 	args := append(through, os.Args[0], "-listen", addr)
 	for {
 		p := &process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
-		p.cmd.Env = append(os.Environ(), ledgerVariable+"="+c.path)
+		p.cmd.Env = append(os.Environ(), ledgerVariable+"="+c.path, "GORACE=atexit_sleep_ms=0") // the race detector has a process wait for 1 s
 		p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 		p.begin(t)
 		said := p.stderr.await(t, `time=(\S+) level=INFO `+listening+`|address already in use`)

@@ -409,6 +409,7 @@ func TestRollingRestarts(t *testing.T) {
 	c, addrs := newCell(t), []string{fixedAddr(t), fixedAddr(t)}
 	nodes := []*process{c.start(t, addrs[0]), c.start(t, addrs[1])}
 	client := c.dial(t, endpoint.Dialer{}, addrs...)
+	bothReady(t, client)
 	stop := c.load(client, 1000, plenty)
 	restarts := 5
 	if *long {
@@ -428,6 +429,16 @@ func TestRollingRestarts(t *testing.T) {
 	s, stats := c.judge(t), client.Stats()
 	t.Logf("%d restarts; %d calls sent again", restarts, stats.Resent)
 	assert.Equal(t, s.calls, s.succeeded)
+}
+
+// bothReady waits until a Client is connected with both of its nodes.
+func bothReady(t *testing.T, client *endpoint.Client) {
+	t.Helper()
+	for s := range client.Watch(t.Context()) {
+		if s.Nodes[0].State.Phase == endpoint.PhaseReady && s.Nodes[1].State.Phase == endpoint.PhaseReady {
+			return
+		}
+	}
 }
 
 // TestDrainUnderLoad sends SIGTERM to one of two nodes of the stock kind, at 1,000
@@ -450,11 +461,7 @@ func TestDrainUnderLoad(t *testing.T) {
 	say("before")
 	_, other := startServer(t)
 	both := newCell(t).dial(t, endpoint.Dialer{}, addr, other)
-	for s := range both.Watch(t.Context()) {
-		if s.Nodes[0].State.Phase == endpoint.PhaseReady && s.Nodes[1].State.Phase == endpoint.PhaseReady {
-			break
-		}
-	}
+	bothReady(t, both)
 	var calls, failed atomic.Int64
 	over := make(chan struct{})
 	loaded := make(chan struct{})
