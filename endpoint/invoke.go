@@ -166,12 +166,17 @@ func errText(err error) string {
 	return before + e.Message
 }
 
-// A message is expected to decode to firstAllowance bytes for each of its own.
-// Most take less; one that takes more is decoded anew with nextAllowance times
-// as much, up to Limits.Decoded. Without this, every small call would have to be
-// charged Limits.Decoded while it decodes, and three at a time would be all.
+// A message is expected to decode to firstAllowance bytes for each of its own,
+// a large one to largeAllowance for each and largeMore. Most take less; one that
+// takes more is decoded anew with nextAllowance times as much, up to
+// Limits.Decoded. Without this, every small call would have to be charged
+// Limits.Decoded while it decodes, and three at a time would be all; with
+// firstAllowance for all of them, 30 of 64 KiB would be as much as a session may
+// hold.
 const (
 	firstAllowance = 32
+	largeAllowance = 2
+	largeMore      = 64 << 10
 	nextAllowance  = 4
 )
 
@@ -194,7 +199,7 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 	if c.limit >= 0 {
 		whole = max(1, min(whole, c.limit-wire)) // more could not be held
 	}
-	for allowed := int64(leastCharge) + firstAllowance*wire; ; allowed *= nextAllowance {
+	for allowed := leastCharge + min(firstAllowance*wire, largeMore+largeAllowance*wire); ; allowed *= nextAllowance {
 		allowed = min(allowed, whole)
 		if err := c.hold(wire + allowed); err != nil {
 			return err
