@@ -67,7 +67,16 @@ func (c *Conn) call(ctx context.Context, name string, x outgoing) *Error {
 		c.dead = true
 		return c.broken(ctx, err, sent)
 	}
+	c.dead = c.dead || answer.closes()
 	return answer
+}
+
+// closes reports whether the endpoint closes the connection behind e: it does
+// not know where the data of an unknown command ends, and one that is shutting
+// down serves no more. An interceptor may have refused with the same, and then
+// another connection costs little.
+func (e *Error) closes() bool {
+	return e != nil && e.Outcome == OutcomeNotRun && (e.Code == Unimplemented || e.Code == Unavailable)
 }
 
 // exchange sends the request and reads the reply into x, or the answer that is

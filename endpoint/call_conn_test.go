@@ -470,3 +470,29 @@ func TestConnServerGone(t *testing.T) {
 		assertDead(t, f.conn)
 	})
 }
+
+// TestConnUnimplemented: after an unknown command the endpoint closes, because
+// it does not know where the data ends; after a handler's answer it does not.
+func TestConnUnimplemented(t *testing.T) {
+	for answer, dead := range map[string]bool{
+		"ERR unimplemented not_run unknown command\n":      true,
+		"ERR unavailable not_run shutting down\n":          true,
+		"ERR unimplemented failed not yet\n":               false,
+		"ERR resource_exhausted not_run try again later\n": false,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFarEnd(t, endpoint.Limits{})
+			f.send(t, answer)
+			_, err := askText.Call(t.Context(), f.conn, empty{})
+			require.Error(t, err)
+			if dead {
+				assertDead(t, f.conn)
+				return
+			}
+			f.send(t, "OK\n"+gobOf(t, text{"fine"}))
+			got, err := askText.Call(t.Context(), f.conn, empty{})
+			require.NoError(t, err)
+			assert.Equal(t, "fine", got.S)
+		})
+	}
+}

@@ -2,7 +2,11 @@ package endpoint
 
 import (
 	"context"
-	"net"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"gobnode/internal/session"
 
@@ -17,13 +21,42 @@ const (
 	sessionOK      = "OK\n"
 )
 
-// A Client makes calls over one session, any number at once. It is a [Caller],
-// and may be used by any number of goroutines. When its connection breaks, the
-// calls under way fail with what is known of them, and so does every later one.
+// A Client makes calls to one or several nodes, any number at once, over one
+// session with each. It is a [Caller], and may be used by any number of
+// goroutines.
+//
+// It heals: a connection that breaks is made anew, at once and then as
+// Dialer.Backoff says, sooner while a call waits. Calls under way on it fail
+// with outcome unknown; a call that is known not to have run is sent again, and
+// a call that finds no connection waits for one until its context ends, whose
+// error then says why there was none. See [Idempotent] for calls that may run
+// more than once.
+//
+// Of several nodes each call goes to the better of two chosen at random, by the
+// latency of the last calls and those under way. Nodes that drain, fail or
+// refuse are left out meanwhile.
 type Client struct {
-	link  *link
-	conn  net.Conn
-	chain []Interceptor
+	d       Dialer // with defaults
+	backoff Backoff
+	logger  *slog.Logger
+	budget  *session.Budget // for what the peers' calls back hold
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // of the nodes, their sessions and keepNames
+	nodes   atomic.Pointer[[]*node]
+	began   time.Time
+	asked   chan struct{} // one token when the names are to be resolved again
+
+	waiting   atomic.Int64 // calls that wait for a connection
+	tokens    tokens
+	hedging   hedgeTokens
+	latencies latencyTable
+	resent    atomic.Uint64
+	hedges    atomic.Uint64
+
+	mu      sync.Mutex // guards following, and the states of nodes
+	closed  bool
+	changed chan struct{} // closed at the next change of state; nil if nobody waits for it
 }
 
 // Dial connects with the zero Dialer.
@@ -31,45 +64,102 @@ func Dial(ctx context.Context, addrs ...string) (*Client, error) {
 	return new(Dialer).Dial(ctx, addrs...)
 }
 
-// Dial connects to the first of addrs that answers, as Open does, and opens a
-// session there. It returns when the peer has greeted, or fails with what the
-// last address said. ctx has no effect on the Client later. No address is
-// DefaultAddr on this machine.
+// Dial opens sessions with the nodes at addrs, each an address as of Open; with
+// Resolve they are names, each of which stands for any number of nodes. Dial
+// returns when the first has greeted; the others are connected to meanwhile and
+// from then on. It fails when none of them could be connected to, with what each
+// said. ctx has no effect on the Client later. No address is DefaultAddr on this
+// machine.
 func (d *Dialer) Dial(ctx context.Context, addrs ...string) (*Client, error) {
 	if len(addrs) == 0 {
 		addrs = []string{DefaultAddr}
 	}
-	var failed error
-	for _, addr := range addrs {
-		c, err := d.dialSession(ctx, addr)
-		if err == nil {
-			return c, nil
-		}
-		failed = err
-		if ctx.Err() != nil {
-			break
+	c := d.newClient()
+	names := slices.Clone(addrs)
+	if d.Resolve != nil {
+		var err error
+		if addrs, err = c.resolve(ctx, names); err != nil {
+			c.cancel()
+			return nil, errors.WithStack(err)
 		}
 	}
-	return nil, failed
+	c.setNodes(addrs)
+	if d.Resolve != nil {
+		c.wg.Go(func() { c.keepNames(names) })
+	}
+	if err := c.greeted(ctx); err != nil {
+		_ = c.Close()
+		return nil, errors.WithStack(err)
+	}
+	return c, nil
 }
 
-func (d *Dialer) dialSession(ctx context.Context, addr string) (*Client, error) {
-	conn, stream, err := d.connect(ctx, addr)
+func (d *Dialer) newClient() *Client {
+	c := &Client{d: *d, backoff: d.Backoff.withDefaults(), logger: loggerOr(d.Logger), began: time.Now(), asked: make(chan struct{}, 1)}
+	c.d.Limits = d.Limits.withDefaults()
+	if e := d.Endpoint; e != nil {
+		e.init()
+		c.d.Limits.Calls, c.d.Limits.InFlight = e.limits.Calls, e.limits.InFlight
+		c.budget = e.inFlight
+	} else {
+		c.budget = newBudget(c.d.Limits.InFlight)
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.nodes.Store(new([]*node))
+	return c
+}
+
+// now is the time in ns since the Client was made, on the monotonic clock and
+// small enough for an atomic; never 0.
+func (c *Client) now() int64 { return int64(time.Since(c.began)) + 1 }
+
+// greeted waits until a node is ready, or the first attempt of each has failed.
+func (c *Client) greeted(ctx context.Context) error {
+	for {
+		var failed error
+		pending, ready := false, false
+		c.mu.Lock()
+		changed := c.watch()
+		for _, n := range *c.nodes.Load() {
+			ready = ready || n.connected > 0
+			pending = pending || !n.tried
+			if failed == nil {
+				failed = n.err
+			}
+		}
+		c.mu.Unlock()
+		if ready {
+			return nil
+		}
+		if !pending {
+			return c.unreachable(failed)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return c.noRoute(ctx)
+		}
+	}
+}
+
+// unreachable is the error of a Dial whose nodes could not be connected to.
+func (c *Client) unreachable(failed error) error {
+	if len(*c.nodes.Load()) == 1 {
+		return failed
+	}
+	return &Error{Code: CodeOf(failed), Outcome: OutcomeNotRun, Message: "cannot connect to any node: " + c.reasons(), cause: failed}
+}
+
+// dialSession connects to addr and opens a session there, within the limits of
+// time. hurried reports whether a call waits for it.
+func (d *Dialer) dialSession(ctx context.Context, addr string, budget *session.Budget, hurried func() bool) (*link, error) {
+	conn, stream, err := d.connect(ctx, addr, hurried)
 	if err != nil {
 		return nil, err
 	}
-	limits := d.Limits.withDefaults()
+	limits := d.Limits
 	l := &link{e: d.Endpoint, limits: &limits, logger: loggerOr(d.Logger), peer: newPeer(conn, stream)}
-	config := linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat}
-	if d.Endpoint != nil {
-		d.Endpoint.init()
-		limits.Calls, limits.InFlight = d.Endpoint.limits.Calls, d.Endpoint.limits.InFlight
-		config.budget = d.Endpoint.inFlight
-	} else {
-		config.budget = newBudget(limits.InFlight)
-	}
-	l.start(stream, config)
-	c := &Client{link: l, conn: conn, chain: d.Interceptors}
+	l.start(stream, linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, budget: budget})
 	s := l.s.Load()
 	select {
 	case <-s.Ready():
@@ -78,10 +168,11 @@ func (d *Dialer) dialSession(ctx context.Context, addr string) (*Client, error) 
 		err = ctx.Err()
 	}
 	if err != nil {
-		_ = s.Close()
+		s.Abort(session.ErrClosed)
+		<-s.Done()
 		return nil, errors.WithStack(greetingError(addr, err))
 	}
-	return c, nil
+	return l, nil
 }
 
 // greetingError is why no session came about. Nothing has run on it.
@@ -100,62 +191,138 @@ func greetingError(addr string, err error) *Error {
 	return e
 }
 
-// Close ends the session at once. Calls under way fail, and the contexts of
-// their handlers end.
-func (c *Client) Close() error { return errors.WithStack(c.link.s.Load().Close()) }
-
-// Peer returns the other end of the session.
-func (c *Client) Peer() *Peer { return &c.link.peer }
+// Close ends all sessions at once: calls under way fail, and the contexts of
+// their handlers end. It does not wait for what the peers have called here, so
+// that such a handler can call it: the Shutdown and Close of the Dialer's
+// Endpoint do.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.cancel()
+	c.notify()
+	c.mu.Unlock()
+	c.wg.Wait()
+	return nil
+}
 
 // Open opens a raw command over the session: what is written to the Conn is the
-// command's data, what is read from it its reply. CloseWrite ends the data;
-// Close, which must be called, gives up what is still under way.
+// command's data, what is read from it its reply. CloseWrite ends the data. As
+// of a StreamCommand's Open, the stream lasts until its end was read, until
+// Close, or until ctx ends, whose deadline is the handler's too; one of these
+// must come.
 func (c *Client) Open(ctx context.Context, name string) (*Conn, error) {
 	o, refused := c.open(ctx, name, KindRaw)
 	if refused != nil {
 		refused.Command = name
 		return nil, errors.WithStack(refused)
 	}
-	rc := newRawStream(o, c.conn)
-	return newConn(rc, rc, *c.link.limits), nil
+	rc := newRawStream(ctx, o, o.link.peer.conn)
+	return newConn(rc, rc, *o.link.limits), nil
 }
 
 func (c *Client) info(ctx context.Context, name string, kind Kind) *Info {
-	return &Info{Command: name, Kind: kind, Peer: &c.link.peer, Logger: c.link.logger, header: headerOf(ctx)}
+	return &Info{Command: name, Kind: kind, Peer: new(Peer), Logger: c.logger, header: headerOf(ctx)}
 }
 
 func (c *Client) call(ctx context.Context, name string, x outgoing) *Error {
-	if len(c.chain) == 0 {
-		return c.link.call(ctx, name, x)
+	if len(c.d.Interceptors) == 0 {
+		return c.send(ctx, nil, name, x)
 	}
 	info, a := c.info(ctx, name, KindUnary), newAttempts()
-	refused := a.judge(interceptCall(ctx, c.chain, info, func(ctx context.Context) error {
-		return a.note(c.link.call(ctx, name, x))
+	refused := a.judge(interceptCall(ctx, c.d.Interceptors, info, func(ctx context.Context) error {
+		return a.note(c.send(ctx, info, name, x))
 	}))
 	info.end(asError(refused))
 	return refused
 }
 
+// send makes a call, again where that is safe.
+func (c *Client) send(ctx context.Context, info *Info, name string, x outgoing) *Error {
+	if err := checkName(name); err != nil {
+		return notSent(err)
+	}
+	if c.several() && idempotent(ctx) {
+		return c.sendHedged(ctx, info, name, x)
+	}
+	return c.attempt(ctx, info, func(r *route) *Error {
+		r.begin()
+		refused := r.l.call(ctx, name, x)
+		r.end(refused)
+		return refused
+	})
+}
+
+// sendHedged is send for a call that may run more than once.
+func (c *Client) sendHedged(ctx context.Context, info *Info, name string, x outgoing) *Error {
+	request, err := x.appendRequest(nil)
+	if err != nil {
+		return badRequest(err)
+	}
+	var reply []byte
+	refused := c.attempt(ctx, info, func(r *route) (refused *Error) {
+		reply, refused = c.hedged(ctx, r, name, request)
+		return refused
+	})
+	if refused != nil {
+		return refused
+	}
+	if _, err := x.decodeReply(reply, c.d.Limits.gob()); err != nil {
+		return badReply(err)
+	}
+	return nil
+}
+
 func (c *Client) open(ctx context.Context, name string, kind Kind) (o *opened, _ *Error) {
-	if len(c.chain) == 0 {
-		return c.link.open(ctx, name, kind)
+	if len(c.d.Interceptors) == 0 {
+		return c.openOnce(ctx, nil, name, kind)
 	}
 	info, a := c.info(ctx, name, kind), newAttempts()
-	refused := a.judge(interceptCall(ctx, c.chain, info, func(ctx context.Context) error {
+	refused := a.judge(interceptCall(ctx, c.d.Interceptors, info, func(ctx context.Context) error {
 		if o != nil {
-			o.st.Cancel() // next was called again
+			o.end(errClosedHere) // next was called again
 		}
 		var refused *Error
-		o, refused = c.link.open(ctx, name, kind)
+		o, refused = c.openOnce(ctx, info, name, kind)
 		return a.note(refused)
 	}))
 	if refused != nil {
 		if o != nil {
-			o.st.Cancel()
+			o.end(errClosedHere)
 		}
 		info.end(refused)
 		return nil, refused
 	}
-	o.done = info.end
+	counted := o.done
+	o.done = func(err error) { counted(err); info.end(err) }
+	return o, nil
+}
+
+// openOnce opens a stream. A failure to open is not the stream's: what did not
+// get through is sent again.
+func (c *Client) openOnce(ctx context.Context, info *Info, name string, kind Kind) (o *opened, _ *Error) {
+	if err := checkName(name); err != nil {
+		return nil, notSent(err)
+	}
+	refused := c.attempt(ctx, info, func(r *route) (refused *Error) {
+		r.n.started.Add(1)
+		if o, refused = r.l.open(ctx, name, kind); refused != nil {
+			r.end(refused)
+			return refused
+		}
+		way, once := *r, sync.Once{}
+		o.done = func(err error) {
+			once.Do(func() {
+				if err == nil {
+					way.end(nil)
+				} else {
+					way.end(fromSession(err))
+				}
+			})
+		}
+		return nil
+	})
+	if refused != nil {
+		return nil, refused
+	}
 	return o, nil
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"gobnode/internal/gobcodec"
 
@@ -102,10 +103,9 @@ type unaryCommand[Req, Reply any] struct {
 	reply *gobcodec.Codec[Reply]
 	f     func(context.Context, Req) (Reply, error)
 
-	calls        sync.Pool // of *unaryCall
-	largest      int64
-	described    sync.Once
-	descriptions [3]string
+	calls     sync.Pool // of *unaryCall
+	largest   int64
+	described atomic.Pointer[[3]string] // nil until describe has come to its end
 }
 
 func (u *unaryCommand[Req, Reply]) newCall() incoming {
@@ -127,10 +127,15 @@ func (u *unaryCommand[Req, Reply]) freeCall(call incoming) {
 func (u *unaryCommand[Req, Reply]) largestJSON() int64 { return u.largest }
 
 func (u *unaryCommand[Req, Reply]) describe() (request, reply, example string) {
-	u.described.Do(func() {
-		u.descriptions = [3]string{goText[Req](), goText[Reply](), jsonExample[Req]()}
-	})
-	return u.descriptions[0], u.descriptions[1], u.descriptions[2]
+	d := u.described.Load()
+	if d == nil {
+		example, settled := jsonExample[Req]()
+		d = &[3]string{goText[Req](), goText[Reply](), example}
+		if settled {
+			u.described.Store(d)
+		}
+	}
+	return d[0], d[1], d[2]
 }
 
 // A unaryCall holds both values of one call, for either side.

@@ -29,7 +29,8 @@ import (
 // goroutines, one at a time, the others waiting within their contexts. While
 // calls are under way nothing else may use it, and what raw commands answered
 // must have been read. After a failed call it is dead, and fails every later one
-// with unavailable not_run, unless the endpoint answered with an ERR line.
+// with unavailable not_run, unless the endpoint answered with an ERR line behind
+// which it does not close.
 type Conn struct {
 	*bufio.ReadWriter
 

@@ -112,8 +112,10 @@ const (
 )
 
 // jsonExample returns a T as JSON with one of everything, "" where JSON cannot
-// hold one or where the type takes no such thing.
-func jsonExample[T any]() string {
+// hold one or where the type takes no such thing. It is not settled if a method
+// of the type's panicked: the next time it may not.
+func jsonExample[T any]() (example string, settled bool) {
+	settled = true
 	var text []byte
 	err := protect(func() (err error) {
 		if reflect.TypeFor[T]().Size() > maxExampleSize {
@@ -126,11 +128,11 @@ func jsonExample[T any]() string {
 			return err
 		}
 		return decodeJSON(text, new(T))
-	}, func(err error, _ bool) error { return err }) // of the type's own methods
+	}, func(err error, _ bool) error { settled = false; return err }) // of the type's own methods
 	if err != nil || len(text) > maxExample {
-		return ""
+		return "", settled
 	}
-	return string(text)
+	return string(text), settled
 }
 
 // A filler gives values one element, one entry or one value to point at, all

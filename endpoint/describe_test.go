@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,3 +285,38 @@ var inside = func() {}
 type nosy string
 
 func (nosy) MarshalJSON() ([]byte, error) { inside(); return []byte(`"x"`), nil }
+
+// moody is a request whose JSON cannot be made while it says so.
+type moody struct{ A int }
+
+var moodyNow atomic.Value
+
+func (moody) MarshalJSON() ([]byte, error) {
+	switch moodyNow.Load() {
+	case "panic":
+		panic("a secret")
+	case "goexit":
+		runtime.Goexit()
+	}
+	return []byte(`{"A":1}`), nil
+}
+
+// TestDescribePanicsOnce: what a first look at a command's types ran into is
+// not kept.
+func TestDescribePanicsOnce(t *testing.T) {
+	for _, how := range []string{"panic", "goexit"} {
+		e := endpoint.New()
+		handleSize[moody](e, "D")
+		moodyNow.Store(how)
+		done := make(chan string, 1)
+		go func() {
+			defer close(done)
+			done <- e.Commands()[0].Example
+		}()
+		assert.Empty(t, <-done)
+		moodyNow.Store("")
+		info := e.Commands()[0]
+		assert.Equal(t, `{"A":1}`, info.Example, how)
+		assert.Equal(t, "type moody struct {\n\tA int\n}", info.Request, how)
+	}
+}

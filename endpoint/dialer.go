@@ -22,7 +22,7 @@ const dialTimeout = 5 * time.Second
 type Dialer struct {
 	// TLS, if set, makes connections TLS from the first byte. The least version
 	// is 1.3 unless MinVersion says otherwise; an empty ServerName is taken from
-	// the address. The configuration is cloned.
+	// the address, and "localhost" where that has none. The configuration is cloned.
 	TLS *tls.Config
 
 	// Limits: Handshake bounds the TLS handshake, Line a reply read by
@@ -41,8 +41,22 @@ type Dialer struct {
 
 	// Endpoint, if set, is what the other end of a session may call back. It
 	// need not listen. Its Limits bound what such calls hold: Calls for each
-	// session, InFlight together with those of its other connections.
+	// session, InFlight together with those of its other connections. Its
+	// Shutdown and Close end what it serves on sessions; later calls of the other
+	// end's did not run, and the Client's own go on.
 	Endpoint *Endpoint
+
+	// Backoff is between the attempts of a Client to connect.
+	Backoff Backoff
+
+	// Resolve, if set, returns the addresses that a name given to Dial stands
+	// for, as Open takes them. It is asked again every 30 s and, once a second at
+	// most, when a connection fails; ctx ends after 5 s. While it fails or returns
+	// none, those it returned last stay in use.
+	Resolve func(ctx context.Context, name string) ([]string, error)
+
+	// Breaker, if set, returns the circuit breaker of the node at addr.
+	Breaker func(addr string) Breaker
 
 	// NetDial, if set, makes the connection in place of a net.Dialer. network
 	// is "tcp" or "unix".
@@ -59,7 +73,7 @@ func Open(addr string) (*Conn, error) {
 // gives up after 5 s, or when ctx ends; ctx has no effect on the Conn later.
 // Failures are not_run: no command has been sent.
 func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
-	c, stream, err := d.connect(ctx, addr)
+	c, stream, err := d.connect(ctx, addr, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +81,9 @@ func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
 }
 
 // connect returns a connection of the network and what is spoken on: the same,
-// or TLS over it.
-func (d *Dialer) connect(ctx context.Context, addr string) (c, stream net.Conn, err error) {
-	if c, err = d.dial(ctx, addr); err != nil {
+// or TLS over it. hurried, if not nil, reports whether a call waits for it.
+func (d *Dialer) connect(ctx context.Context, addr string, hurried func() bool) (c, stream net.Conn, err error) {
+	if c, err = d.dial(ctx, addr, hurried); err != nil {
 		return nil, nil, errors.WithStack(err)
 	}
 	setUserTimeout(c)
@@ -83,17 +97,23 @@ func (d *Dialer) connect(ctx context.Context, addr string) (c, stream net.Conn, 
 	return c, stream, nil
 }
 
-func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (d *Dialer) dial(ctx context.Context, addr string, hurried func() bool) (net.Conn, error) {
 	network, address := netaddr.Split(addr)
-	dial := d.NetDial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errSlowDial)
 	defer cancel()
-	c, err := dial(ctx, network, address)
+	attempts, addresses := race{dial: d.NetDial, network: network, hurried: hurried}, []string{address}
+	var err error
+	if d.NetDial == nil {
+		attempts.dial = new(net.Dialer).DialContext
+		if network == "tcp" {
+			addresses, err = hosts(ctx, net.DefaultResolver.LookupHost, address)
+		}
+	}
 	if err == nil {
-		return c, nil
+		var c net.Conn
+		if c, err = attempts.run(ctx, addresses); err == nil {
+			return c, nil
+		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, &Error{Code: CodeOf(ctx.Err()), Outcome: OutcomeNotRun, Message: "cannot connect to " + address + ": " + cause.Error(), cause: cause}
@@ -139,9 +159,9 @@ func (d *Dialer) handshake(ctx context.Context, c net.Conn, addr string) (net.Co
 	network, address := netaddr.Split(addr)
 	if config.ServerName == "" && network == "tcp" {
 		config.ServerName, _, _ = net.SplitHostPort(address)
-		if config.ServerName == "" {
-			config.ServerName = "localhost" // what an empty host dials
-		}
+	}
+	if config.ServerName == "" {
+		config.ServerName = "localhost" // what an empty host dials, and where a unix socket is
 	}
 	if limit := d.Limits.withDefaults().Handshake; limit > 0 {
 		var cancel context.CancelFunc

@@ -44,12 +44,20 @@
 //
 //	if errors.Is(err, endpoint.NotFound) { ... }
 //
+// # Connections that break
+//
+// A [Client] connects again by itself, and sends again what did not run; it keeps
+// sessions with several nodes if given them. Calls wait for a connection until
+// their context ends: give them deadlines. What may run twice is called under
+// [Idempotent].
+//
 // # What a peer can do
 //
 // Whatever a peer sends, memory is bounded by [Limits] and the process stays up:
 // sizes are checked before they are used, a panic in a handler ends a call or a
 // connection and not the process, and a connection that does not get on is
-// closed. A peer can use up its connections' share of the processor.
+// closed. A limit that was reached is logged and counted: [Endpoint.Counts]. A
+// peer can use up its connections' share of the processor.
 //
 // # Ending
 //

@@ -58,6 +58,8 @@ type Endpoint struct {
 	stop      chan struct{}   // closed when closing begins
 	ended     chan struct{}   // closed when all has ended
 	closing   atomic.Bool     // set under mu
+	back      backCalls
+	tally     tally
 
 	mu         sync.RWMutex // guards following
 	handlers   map[string]*entry
@@ -81,6 +83,7 @@ func (e *Endpoint) init() {
 		e.ended = make(chan struct{})
 		e.limits = e.Limits.withDefaults()
 		e.inFlight = newBudget(e.limits.InFlight)
+		e.back.ctx, e.back.cancel = context.WithCancelCause(context.Background())
 		if e.TLS != nil {
 			e.tlsConfig = e.TLS.Clone()
 			if e.tlsConfig.MinVersion == 0 {
@@ -236,6 +239,7 @@ func (e *Endpoint) add(c *lineConn) (full bool, err error) {
 	if c.inProcess {
 		e.inProcess++
 	} else if limit := e.limits.Connections; limit > 0 && len(e.conns)-e.turnedAway-e.inProcess >= limit {
+		e.tally.add("Connections")
 		if e.turnedAway >= maxTurnedAway {
 			e.refused.untold++
 			return false, errors.New("too many connections")
@@ -298,7 +302,7 @@ func (e *Endpoint) removeListener(l *net.Listener) {
 // checkEnded tells those who wait that nothing is left. It is called with mu
 // held, after every change that could be the last.
 func (e *Endpoint) checkEnded() {
-	if e.closing.Load() && len(e.conns) == 0 && len(e.locals) == 0 && e.accepting == 0 {
+	if e.closing.Load() && len(e.conns) == 0 && len(e.locals) == 0 && e.accepting == 0 && e.back.n.Load() == 0 {
 		select {
 		case <-e.ended:
 		default:

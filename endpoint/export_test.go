@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -70,3 +71,31 @@ const (
 	LeastCharge    = leastCharge
 	FirstAllowance = firstAllowance
 )
+
+// CutConnections closes the connections of a Client's nodes that take calls.
+func (c *Client) CutConnections() {
+	for _, n := range *c.nodes.Load() {
+		if l := n.link.Load(); l != nil {
+			_ = l.peer.Close()
+		}
+	}
+}
+
+// BackoffDelay is how long b waits after so many failures.
+func BackoffDelay(b Backoff, failures int) time.Duration { return b.withDefaults().delay(failures) }
+
+// Latencies are those of one command.
+type Latencies struct{ of latencies }
+
+func (l *Latencies) Add(d time.Duration) { l.of.add(d) }
+func (l *Latencies) P95() time.Duration  { return time.Duration(l.of.p95.Load()) }
+
+// Race and Hosts are the two halves of dialing a name.
+func Race(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), hurried func() bool, addrs []string) (net.Conn, error) {
+	r := race{dial: dial, network: "tcp", hurried: hurried}
+	return r.run(ctx, addrs)
+}
+
+func Hosts(ctx context.Context, lookup func(context.Context, string) ([]string, error), addr string) ([]string, error) {
+	return hosts(ctx, lookup, addr)
+}

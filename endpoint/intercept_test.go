@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"gobnode/endpoint"
 
@@ -260,4 +263,90 @@ func TestKind(t *testing.T) {
 	assert.Equal(t, "raw", endpoint.KindRaw.String())
 	assert.Equal(t, "unary", endpoint.KindUnary.String())
 	assert.Equal(t, "unknown", endpoint.Kind(77).String())
+}
+
+// TestOnEnd: whatever a command's kind and its end, what OnEnd was given is
+// called once, and a panic in it is the call's and not the process's.
+func TestOnEnd(t *testing.T) {
+	type end struct {
+		command string
+		err     error
+	}
+	ends := make(chan end, 10)
+	var explode atomic.Bool
+	n := tcpNode(t, func(e *endpoint.Endpoint) {
+		rawCommands(e)
+		streamCommands(e)
+		fail.Handle(e, misbehave)
+		e.Interceptors = []endpoint.Interceptor{func(ctx context.Context, info *endpoint.Info, next next) error {
+			info.OnEnd(func(err error) {
+				ends <- end{info.Command, err}
+				if explode.Load() {
+					panic("a secret")
+				}
+			})
+			if info.Command == "SLOW" {
+				return endpoint.Errorf(endpoint.PermissionDenied, "not you")
+			}
+			return next(ctx)
+		}}
+	})
+	client := dialNode(t, n, nil)
+	line := func(send, want string) func() {
+		return func() {
+			c := n.dial(t)
+			c.send(send)
+			c.closeWrite()
+			assert.Regexp(t, want, c.end())
+		}
+	}
+	raw := func(name string) func() {
+		return func() {
+			conn, err := client.Open(t.Context(), name)
+			require.NoError(t, err)
+			_, _ = io.ReadAll(conn)
+			assert.NoError(t, conn.Close())
+		}
+	}
+	unary := func(req string) func() { return func() { _, _ = fail.Call(t.Context(), client, text{req}) } }
+	for i, test := range []struct {
+		do      func()
+		command string
+		code    endpoint.Code
+	}{
+		{line("PING\n", "PONG"), "PING", endpoint.OK},
+		{line("ERROR\n", ""), "ERROR", endpoint.NotFound},
+		{line("PANIC\n", ""), "PANIC", endpoint.Unknown},
+		{line("SLOW\n", "ERR permission_denied not_run not you"), "SLOW", endpoint.PermissionDenied},
+		{line(`FAIL {"S":"x"}`+"\n", "^(OK|ERR internal failed)"), "FAIL", endpoint.OK},
+		{raw("PING"), "PING", endpoint.OK},
+		{raw("ERROR"), "ERROR", endpoint.NotFound},
+		{raw("PANIC"), "PANIC", endpoint.Internal},
+		{raw("SLOW"), "SLOW", endpoint.PermissionDenied},
+		{unary("x"), "FAIL", endpoint.OK},
+		{unary("panic"), "FAIL", endpoint.Internal},
+	} {
+		for _, explodes := range []bool{false, true} {
+			explode.Store(explodes)
+			test.do()
+			select {
+			case got := <-ends:
+				assert.Equal(t, test.command, got.command, i)
+				assert.Equal(t, test.code, endpoint.CodeOf(got.err), "%d: %v", i, got.err)
+			case <-time.After(patience):
+				t.Fatalf("%d: OnEnd was not called", i)
+			}
+		}
+	}
+	explode.Store(true)
+	_, err := fail.Call(t.Context(), client, text{"x"})
+	assertFailed(t, err, endpoint.Internal, endpoint.OutcomeFailed, "incident")
+	assert.NotContains(t, err.Error(), "secret")
+	explode.Store(false)
+	<-ends
+	_, err = fail.Call(t.Context(), client, text{"x"})
+	require.NoError(t, err)
+	<-ends
+	assert.Empty(t, ends)
+	assertReleased(t, n)
 }

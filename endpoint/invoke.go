@@ -35,10 +35,9 @@ var errAborted = &Error{Code: Aborted, Message: ErrAbort.Error()}
 // success of a call that failed.
 func (v *invocation) run(decode func() *Error) (answer *Error) {
 	defer func() {
-		if answer != nil {
-			v.ctx.info.end(answer)
-		} else {
-			v.ctx.info.end(nil)
+		err := v.guard(func() error { v.ctx.info.end(asError(answer)); return nil })
+		if err != nil && answer == nil {
+			_ = errors.As(err, &answer)
 		}
 	}()
 	if len(v.e.Interceptors) == 0 { // without the closures of inside, which are allocated
@@ -134,6 +133,7 @@ func (v *invocation) defect(err error) *Error {
 	if errors.Is(err, ErrAbort) {
 		return errAborted
 	}
+	v.e.tally.add(countPanic)
 	id, stack := incident(), fmt.Sprintf("%+v", err)
 	if p := panickedIn(err); p != nil {
 		stack = string(p.Stack)
@@ -166,13 +166,13 @@ func errText(err error) string {
 	return before + e.Message
 }
 
-// A message is expected to decode to firstAllowance bytes for each of its own,
-// a large one to largeAllowance for each and largeMore. Most take less; one that
-// takes more is decoded anew with nextAllowance times as much, up to
-// Limits.Decoded. Without this, every small call would have to be charged
-// Limits.Decoded while it decodes, and three at a time would be all; with
-// firstAllowance for all of them, 30 of 64 KiB would be as much as a session may
-// hold.
+// A message is expected to decode to firstAllowance bytes for each of its own, a
+// large one to largeAllowance for each and largeMore: 30 of 64 KiB at a time
+// would be all that a session may hold otherwise. Most take less; one that takes
+// more is decoded anew with nextAllowance times as much, up to Limits.Decoded. Without this, every small call would have to be
+// charged Limits.Decoded while it decodes, and three at a time would be all. A
+// large message is content with less where so much is not to be had: most
+// decode to about what they are on the wire.
 const (
 	firstAllowance = 32
 	largeAllowance = 2
@@ -199,11 +199,14 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 	if c.limit >= 0 {
 		whole = max(1, min(whole, c.limit-wire)) // more could not be held
 	}
-	for allowed := leastCharge + min(firstAllowance*wire, largeMore+largeAllowance*wire); ; allowed *= nextAllowance {
-		allowed = min(allowed, whole)
-		if err := c.hold(wire + allowed); err != nil {
-			return err
+	least, allowed := leastCharge+wire, leastCharge+min(firstAllowance*wire, largeMore+largeAllowance*wire)
+	for {
+		least, allowed = min(least, whole), min(allowed, whole)
+		held, refused := c.holdAbout(wire+least, wire+allowed)
+		if refused != nil {
+			return refused
 		}
+		allowed = held - wire
 		limits.Decoded = int(allowed)
 		n, err := decode(src, limits)
 		if err == nil {
@@ -213,11 +216,15 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 		if !errors.As(err, &bound) || bound.Bound != gobcodec.BoundDecoded || allowed == whole {
 			return badData(err)
 		}
+		least, allowed = 2*allowed, nextAllowance*allowed // not less, or there would be no end of tries
 	}
 }
 
 // decodeJSON decodes a request that was typed by hand.
 func (v *invocation) decodeJSON(src []byte) *Error {
+	if jsonDepth(src) > maxDepth {
+		return refusal(InvalidArgument, "JSON nested more than %d deep", maxDepth)
+	}
 	cost, limit := jsonCost(src, v.en.unary.largestJSON()), int64(v.e.limits.Decoded)
 	if limit >= 0 && cost > limit {
 		return refusal(ResourceExhausted, "JSON that may take %d bytes decoded, more than %d: send a gob", cost, limit)

@@ -78,6 +78,30 @@ func jsonLargest(t reflect.Type, seen map[reflect.Type]bool) int64 {
 	return largest
 }
 
+// maxDepth is how many values inside values a request may have, as a gob may.
+const maxDepth = 1000
+
+// jsonDepth is how deep src nests, whether it is JSON or not. encoding/json
+// itself goes down 10,000 levels, and takes a stack of megabytes for them.
+func jsonDepth(src []byte) int {
+	depth, deepest, quoted := 0, 0, false
+	for i := 0; i < len(src); i++ {
+		switch c := src[i]; {
+		case quoted && c == '\\':
+			i++ // whatever it is, it does not end the string
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+			deepest = max(deepest, depth)
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return deepest
+}
+
 // decodeJSON decodes exactly one value. A field that *v does not have is an
 // error.
 func decodeJSON(src []byte, v any) error {

@@ -106,7 +106,7 @@ func TestJSONBound(t *testing.T) {
 			} else {
 				refused[name]++
 				assert.Regexp(t, `^ERR (resource_exhausted not_run JSON that may take \d+ bytes decoded, more than 4194304: send a gob|`+
-					`invalid_argument not_run invalid character '{' exceeded max depth)$`, answer)
+					`invalid_argument not_run JSON nested more than 1000 deep)$`, answer)
 			}
 			// The buffers of a line of this size are apart from what it decodes to.
 			assert.Less(t, allocated, limit+4*len(request)+256<<10, "%s × %d: %s", name, count, answer)
@@ -222,4 +222,28 @@ func (f fuse) MarshalJSON() ([]byte, error) {
 		return nil, errors.New("will not")
 	}
 	return []byte(`"` + f + `"`), nil
+}
+
+// TestJSONDepth: values inside values are bounded as those of gobs are, in
+// strings they do not count, and the connection goes on.
+func TestJSONDepth(t *testing.T) {
+	n := tcpNode(t, func(e *endpoint.Endpoint) {
+		e.Limits.Line = 64 << 10
+		handleSize[tree](e, "TREE")
+		handleSize[text](e, "TEXT")
+	})
+	c := n.dial(t)
+	nested := func(levels int) string { // two levels each
+		return strings.Repeat(`{"L":[`, levels) + strings.Repeat(`]}`, levels)
+	}
+	c.send("TREE " + nested(500) + "\n")
+	c.expect("OK {}\n")
+	for _, deep := range []string{nested(501), strings.Repeat("[", 1001), strings.Repeat(`{"L":`, 5000), `{"S":"\\",` + strings.Repeat("[", 2000)} {
+		c.send("TREE " + deep + "\n")
+		c.expect("ERR invalid_argument not_run JSON nested more than 1000 deep\n")
+	}
+	c.send(`TEXT {"S":"\"` + strings.Repeat("[", 2000) + "\"}\n")
+	c.expect("OK {}\n")
+	c.ping()
+	assertReleased(t, n)
 }

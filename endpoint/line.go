@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,9 +37,8 @@ type lineConn struct {
 	inProcess  bool          // a session that this process opens with itself
 	done       chan struct{} // closed at the end, if not nil
 	session    atomic.Pointer[session.Session]
-	uncut      func() bool    // if not nil, takes back that the end of ctx ends the session
-	drained    atomic.Bool    // the session is being drained, or must not be any more
-	drain      sync.WaitGroup // of the goroutine that drains it
+	uncut      func() bool                   // if not nil, takes back that the end of ctx ends the session
+	drained    atomic.Pointer[chan struct{}] // closed when the session has been drained; nil: nobody does
 
 	b        *buffers
 	received int64              // bytes that went into read buffers
@@ -284,6 +282,10 @@ func (c *lineConn) one() bool {
 	en := c.e.lookup(name)
 	if en == nil {
 		c.refuse(c.e.unknown(name))
+		return false
+	}
+	if en.kind == KindStream {
+		c.refuse(refusal(FailedPrecondition, "%s is a stream of messages: it needs a session", quoteName(en.name)))
 		return false
 	}
 	if !c.state.CompareAndSwap(connIdle, connBusy) { // Shutdown was first

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -21,6 +22,7 @@ type link struct {
 	e      *Endpoint // what the peer may call; nil: nothing
 	limits *Limits
 	budget *session.Budget // of the session, a quarter of its endpoint's
+	share  int64           // the limit of budget; negative: none
 	logger *slog.Logger
 	ctx    context.Context // of the handlers
 	peer   Peer
@@ -43,23 +45,25 @@ type linkConfig struct {
 }
 
 func (l *link) start(stream net.Conn, c linkConfig) {
-	if l.ctx = c.ctx; l.ctx == nil {
-		l.ctx = context.Background()
-	}
-	if l.limits.InFlight >= 0 {
-		l.budget = session.NewBudget(int64(l.limits.InFlight)/4, c.budget)
+	if l.share = int64(l.limits.InFlight); l.share >= 0 {
+		l.share /= 4
+		l.budget = session.NewBudget(l.share, c.budget)
 	} else {
 		l.budget = newBudget(-1)
 	}
 	config := session.Config{
 		Dialer: c.dialer, Preface: []byte(c.preface), Greeting: c.greeting, Buffered: c.buffered,
 		Message: l.limits.Message, Calls: l.limits.Calls, Budget: l.budget, Heartbeat: c.heartbeat,
-		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: l.ctx, Logger: l.logger,
+		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: c.ctx, Logger: l.logger,
 		OnEnd: c.ended,
 	}
 	if l.e != nil {
-		config.Accept = l.accept
+		config.Accept, config.OnLimit = l.accept, l.e.onLimit
+		if c.dialer {
+			config.Accept, config.Context = l.acceptBack, l.e.back.ctx
+		}
 	}
+	l.ctx = config.Context
 	if l.peer.conn != nil { // in process there is nothing to call back
 		l.peer.link = l
 	}
@@ -118,8 +122,6 @@ func (l *link) context(st *session.Stream, en *entry) *callContext {
 	return c
 }
 
-func (l *link) newCharge() charge { return charge{from: l.budget, limit: int64(l.limits.InFlight)} }
-
 func (l *link) streamed(st *session.Stream, v *invocation) *Error {
 	v.handle = func(ctx context.Context) error { return v.en.stream.serve(ctx, l, st) }
 	if refused := v.run(nil); refused != nil {
@@ -146,8 +148,21 @@ func (l *link) raw(st *session.Stream, v *invocation) *Error {
 	l.e.dropBuffers(b)
 	if refused == nil {
 		st.Finish(nil)
+	} else if refused != errAborted && v.entered {
+		l.report(v, refused)
 	}
 	return refused
+}
+
+// report logs the failure of a raw command, as in line mode: the peer gets no
+// more than its code and text.
+func (l *link) report(v *invocation, failed *Error) {
+	level := slog.LevelError
+	if v.ctx.Err() != nil || gone(failed) {
+		level = slog.LevelInfo // a consequence of the caller's going
+	}
+	l.logger.Log(v.ctx, level, "command failed", "error", failed.cause, "peer", &l.peer,
+		"stack", fmt.Sprintf("%+v", withStack(failed.cause)), "command", quoteName(v.en.name))
 }
 
 // streamBytes is a raw stream as a buffer sees it.
@@ -168,6 +183,9 @@ func fromSession(err error) *Error {
 	var e *session.Error
 	if errors.As(err, &e) {
 		return &Error{Code: Code(e.Code), Outcome: Outcome(e.Outcome), Message: e.Error(), cause: e}
+	}
+	if errors.Is(err, session.ErrSendClosed) {
+		return &Error{Code: FailedPrecondition, Message: "sent after CloseSend, or behind a message that was given up halfway", cause: err}
 	}
 	return &Error{Code: CodeOf(err), Message: err.Error(), cause: err}
 }

@@ -3,6 +3,8 @@ package endpoint_test
 import (
 	"bufio"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -17,13 +19,29 @@ import (
 
 	"gobnode/endpoint"
 	"gobnode/internal/memnet"
+	"gobnode/internal/session"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain fails when a goroutine or a pooled buffer is left over.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		if n := session.BuffersOut(); n != 0 {
+			fmt.Fprintln(os.Stderr, n, "pooled buffers of sessions did not come back")
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // patience bounds what must happen soon on real sockets. No test is about it.
 const patience = 20 * time.Second
@@ -219,16 +237,16 @@ func (c *client) closeWrite() {
 	require.NoError(c.t, c.Conn.(interface{ CloseWrite() error }).CloseWrite())
 }
 
-// seeded returns a source of chance and prints its seed, which GOBNODE_SEED
-// repeats.
+// seeded returns a source of chance and prints its seed, which the environment
+// variable SEED repeats.
 func seeded(t testing.TB) *rand.Rand {
 	seed := rand.Uint64()
-	if s := os.Getenv("GOBNODE_SEED"); s != "" {
+	if s := os.Getenv("SEED"); s != "" {
 		var err error
 		seed, err = strconv.ParseUint(s, 10, 64)
 		require.NoError(t, err)
 	}
-	t.Logf("GOBNODE_SEED=%d", seed)
+	t.Logf("SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 

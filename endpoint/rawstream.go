@@ -15,9 +15,11 @@ import (
 
 // A rawStream is a raw command's stream as a net.Conn, on the caller's side.
 type rawStream struct {
-	st   *session.Stream
-	mine *opened
-	conn net.Conn // below the session, for its addresses
+	st     *session.Stream
+	mine   *opened
+	conn   net.Conn        // below the session, for its addresses
+	ctx    context.Context // of Open: it ends the stream
+	unbind func() bool     // from ctx
 
 	mu    sync.Mutex // guards following
 	until *untilSet
@@ -25,8 +27,16 @@ type rawStream struct {
 	sets  int         // calls of SetDeadline: a timer that is stopped too late sees that it was
 }
 
-func newRawStream(o *opened, conn net.Conn) *rawStream {
-	return &rawStream{st: o.st, mine: o, conn: conn, until: newUntilSet()}
+func newRawStream(ctx context.Context, o *opened, conn net.Conn) *rawStream {
+	r := &rawStream{st: o.st, mine: o, conn: conn, ctx: ctx, until: newUntilSet()}
+	r.unbind = context.AfterFunc(ctx, func() { o.end(ctx.Err()) })
+	return r
+}
+
+// end lets go of the stream, which ended with err.
+func (r *rawStream) end(err error) {
+	r.unbind()
+	r.mine.end(err)
 }
 
 // untilSet is what reads and writes wait with: a context that ends at the
@@ -61,11 +71,13 @@ func (r *rawStream) do(f func(ctx context.Context) (int, error)) (int, error) {
 	if until.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
 		return n, os.ErrDeadlineExceeded
 	}
-	var e *session.Error
-	if errors.As(err, &e) {
-		return n, fromSession(err)
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
 	}
-	return n, err
+	if r.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = r.ctx.Err() // what its end made of the stream is a consequence
+	}
+	return n, fromSession(err)
 }
 
 func (r *rawStream) Read(p []byte) (int, error) {
@@ -73,22 +85,26 @@ func (r *rawStream) Read(p []byte) (int, error) {
 	switch {
 	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
 	case errors.Is(err, io.EOF):
-		r.mine.end(nil)
+		r.end(nil)
 	default:
-		r.mine.end(err)
+		r.end(err)
 	}
 	return n, err
 }
 
 func (r *rawStream) Write(p []byte) (int, error) {
-	return r.do(func(ctx context.Context) (int, error) { return r.st.Write(ctx, p) })
+	n, err := r.do(func(ctx context.Context) (int, error) { return r.st.Write(ctx, p) })
+	if errors.Is(err, io.EOF) { // which would end an io.Copy as if all was well
+		err = &Error{Code: FailedPrecondition, Message: "the command has returned, and reads no more", cause: err}
+	}
+	return n, err
 }
 
 func (r *rawStream) CloseWrite() error { return r.st.CloseSend() }
 
 func (r *rawStream) Close() error {
 	_ = r.SetDeadline(time.Time{})
-	r.mine.end(errClosedHere)
+	r.end(errClosedHere)
 	return nil
 }
 

@@ -21,9 +21,14 @@ func (c *lineConn) command(en *entry, _ bool) bool {
 	c.b.rw = bufio.ReadWriter{Reader: c.b.r, Writer: c.b.w}
 	ctx := &callContext{Context: c.ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &c.peer, Logger: c.e.logger()}}
 	defer ctx.end()
+	var refused *Error
+	defer func() { c.endInfo(&ctx.info, refused) }() // deferred for runtime.Goexit
 	if chain := c.e.Interceptors; len(chain) == 0 {
 		_ = c.handle(ctx, en) // kept in c.failure
-	} else if !c.handleInside(ctx, chain, en) {
+	} else if refused = c.handleInside(ctx, chain, en); refused != nil {
+		if refused != errAborted {
+			c.refuse(refused)
+		}
 		return false
 	}
 	if c.panicked {
@@ -38,9 +43,17 @@ func (c *lineConn) handle(ctx context.Context, en *entry) error {
 	return c.fail(c.guard(func() error { return en.handler.ServeCommand(ctx, rw) }))
 }
 
+// endInfo calls what OnEnd was given for a command that was refused, or has run.
+func (c *lineConn) endInfo(info *Info, end *Error) {
+	if err := c.failure; end == nil && err != nil {
+		end = &Error{Code: CodeOf(err), Outcome: OutcomeFailed, Message: errText(err), cause: err}
+	}
+	_ = c.guard(func() error { info.end(asError(end)); return nil }) // kept in c.failure
+}
+
 // handleInside calls the command's handler inside the interceptors. It returns
-// false when they did not let the command run, after telling the peer.
-func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry) bool {
+// what to tell the peer, or errAborted, when they did not let the command run.
+func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry) *Error {
 	entered := false
 	err := c.guard(func() error {
 		return intercept(ctx, chain, &ctx.info, func(ctx context.Context) error {
@@ -50,19 +63,18 @@ func (c *lineConn) handleInside(ctx *callContext, chain []Interceptor, en *entry
 	})
 	if entered {
 		_ = c.fail(err)
-		return true
+		return nil
 	}
 	switch {
-	case errors.Is(err, ErrAbort): // nothing is answered
+	case errors.Is(err, ErrAbort):
+		return errAborted
 	case c.panicked:
-		c.refuse(refusal(Internal, "internal error"))
+		return refusal(Internal, "internal error")
 	case err == nil:
 		_ = c.fail(errors.New("an interceptor returned nil without having called next"))
-		c.refuse(refusal(Internal, "internal error"))
-	default:
-		c.refuse(refusal(CodeOf(err), "%s", errText(err)))
+		return refusal(Internal, "internal error")
 	}
-	return false
+	return refusal(CodeOf(err), "%s", errText(err))
 }
 
 // fail keeps the first error that ends the connection, with a stack, and
@@ -80,6 +92,9 @@ func (c *lineConn) fail(err error) error {
 func (c *lineConn) guard(f func() error) error {
 	return protect(f, func(err error, _ bool) error {
 		c.panicked = true
+		if !errors.Is(err, ErrAbort) {
+			c.e.tally.add(countPanic)
+		}
 		return c.fail(err)
 	})
 }
@@ -91,6 +106,7 @@ func (c *lineConn) refuse(e *Error) {
 		attrs := []any{"code", e.Code.String(), "why", e.Message, "peer", &c.peer}
 		if errors.Is(e, errLongLine) {
 			attrs = append(attrs, "limit", "Line", "value", c.e.limits.Line)
+			c.e.tally.add("Line")
 		}
 		c.e.logger().Info("refused", attrs...)
 	}
@@ -168,6 +184,7 @@ func gone(err error) bool {
 func (c *lineConn) report() {
 	log := c.e.logger()
 	if l := c.t.broken.Load(); l != nil {
+		c.e.tally.add(l.limit)
 		level := slog.LevelWarn
 		if l.limit == "Idle" {
 			level = slog.LevelInfo // in the nature of things

@@ -2,6 +2,7 @@ package endpoint_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"testing"
 
@@ -20,7 +21,7 @@ func dialNode(t testing.TB, n *node, d *endpoint.Dialer) *endpoint.Client {
 		d = new(endpoint.Dialer)
 	}
 	if d.Logger == nil {
-		d.Logger = n.logger()
+		d.Logger = slog.New(slog.DiscardHandler) // n's journal is the server's
 	}
 	addr := "mem"
 	if n.mem != nil {

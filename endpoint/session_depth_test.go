@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"flag"
+	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -130,7 +132,8 @@ func TestSessionInFlight(t *testing.T) {
 				wg.Go(func() {
 					if _, err := fail.Call(t.Context(), c, text{}); err != nil {
 						refused.Add(1)
-						assertFailed(t, err, endpoint.ResourceExhausted, endpoint.OutcomeNotRun, "")
+						quarter := fmt.Sprint(" of this session hold all of the ", places*endpoint.LeastCharge*2, " bytes")
+						assertFailed(t, err, endpoint.ResourceExhausted, endpoint.OutcomeNotRun, quarter)
 					}
 				})
 			}
@@ -297,4 +300,32 @@ func TestSessionGoroutines(t *testing.T) {
 		require.Zero(t, running.Load())
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, patience, time.Millisecond) // + Eventually's own
+}
+
+// TestSessionLargestMessages: with the limits as they are by default, messages
+// up to Limits.Message get through, and several at once do.
+func TestSessionLargestMessages(t *testing.T) {
+	n := tcpNode(t, func(e *endpoint.Endpoint) {
+		fail.Handle(e, misbehave)
+		streamCommands(e)
+	})
+	c := dialNode(t, n, nil)
+	for _, size := range []int{1 << 20, 1<<21 + 1, 3 << 20, 4<<20 - 100} {
+		want := text{strings.Repeat("x", size)}
+		got, err := fail.Call(t.Context(), c, want)
+		require.NoError(t, err, size)
+		assert.True(t, got == want)
+		require.NoError(t, exchange(t.Context(), c, 1, 2, size), size)
+	}
+	want := text{strings.Repeat("x", 4<<20-100)}
+	var wg sync.WaitGroup
+	for range 3 { // 4 MiB as it came, in one piece, decoded, and as the reply
+		wg.Go(func() {
+			got, err := fail.Call(t.Context(), c, want)
+			assert.NoError(t, err)
+			assert.True(t, got == want)
+		})
+	}
+	wg.Wait()
+	assertReleased(t, n)
 }

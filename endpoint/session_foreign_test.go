@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gobnode/endpoint"
+	"gobnode/handlers"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -236,4 +237,50 @@ func TestSessionForeignPeer(t *testing.T) {
 	_, err := p.r.ReadByte()
 	assert.Equal(t, io.EOF, err)
 	assertReleased(t, n)
+}
+
+// TestSessionForeignChat: the room of CHAT, too, can be joined from its
+// description alone.
+func TestSessionForeignChat(t *testing.T) {
+	type (
+		something struct{ Text string }
+		happened  struct {
+			Kind, Name, Text string
+			Names            []string
+		}
+	)
+	n := tcpNode(t, func(e *endpoint.Endpoint) { handlers.Register(e) })
+	join := func(p *foreignPeer, id uint64, name string) {
+		b := onStream(id, 2, 0, 4)
+		b = append(b, "CHAT\x01\x04name"...)
+		b = append(append(b, byte(len(name))), name...)
+		p.send(frameCall, 0, b)
+	}
+	hears := func(p *foreignPeer, id uint64, want happened) {
+		t.Helper()
+		flags, data := p.of(frameData, id)
+		assert.EqualValues(t, flagEOM, flags)
+		assert.Equal(t, want, decodeGob[happened](t, data))
+	}
+	ann, bob := dialForeign(t, n.net.Addr().String()), dialForeign(t, n.net.Addr().String())
+	join(ann, 1, "ann")
+	hears(ann, 1, happened{Kind: "here"})
+	join(bob, 1, "bob")
+	hears(bob, 1, happened{Kind: "here", Names: []string{"ann"}})
+	hears(ann, 1, happened{Kind: "came", Name: "bob"})
+	bob.send(frameData, flagEOM, onStream(1, encodeGob(t, something{"hello"})...))
+	hears(ann, 1, happened{Kind: "said", Name: "bob", Text: "hello"})
+	join(bob, 3, "ANN")
+	_, data := bob.of(frameError, 3)
+	assert.Equal(t, []byte{6, 2}, data[:2], "already_exists, failed")
+	bob.send(frameData, flagEnd, onStream(1))
+	flags, data := bob.of(frameData, 1)
+	assert.EqualValues(t, flagEnd, flags)
+	assert.Empty(t, data)
+	hears(ann, 1, happened{Kind: "left", Name: "bob"})
+	join(bob, 5, "bob")
+	hears(ann, 1, happened{Kind: "came", Name: "bob"})
+	hears(bob, 5, happened{Kind: "here", Names: []string{"ann"}})
+	bob.send(frameCancel, 0, onStream(5))
+	hears(ann, 1, happened{Kind: "left", Name: "bob"})
 }

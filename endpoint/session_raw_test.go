@@ -270,11 +270,17 @@ func TestSessionRefused(t *testing.T) {
 	assertFailed(t, dial(secret, nil), endpoint.FailedPrecondition, endpoint.OutcomeNotRun, "speaks TLS")
 	assertFailed(t, dial(tcpNode(t, nil), clientTLS), endpoint.FailedPrecondition, endpoint.OutcomeNotRun, "does not speak TLS")
 
-	c := dialNode(t, secret, &endpoint.Dialer{TLS: clientTLS})
+	var peer *endpoint.Peer
+	c := dialNode(t, secret, &endpoint.Dialer{TLS: clientTLS, Interceptors: []endpoint.Interceptor{
+		func(ctx context.Context, info *endpoint.Info, next func(context.Context) error) error {
+			defer func() { peer = info.Peer }()
+			return next(ctx)
+		},
+	}})
 	reply, err := fail.Call(t.Context(), c, text{})
 	require.NoError(t, err)
 	assert.Equal(t, "TLS 1.3", reply.S)
-	assert.NotNil(t, c.Peer().TLS())
+	assert.NotNil(t, peer.TLS())
 	require.NoError(t, exchange(t.Context(), c, 1, 20, 100_000))
 	require.NoError(t, exchange(t.Context(), secret.Endpoint, 1, 3, 1000))
 

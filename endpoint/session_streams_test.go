@@ -240,6 +240,80 @@ func TestSessionStreamClose(t *testing.T) {
 	})
 }
 
+// TestSessionStreamCloseByHandler: a handler gets out of a Send and a Recv that
+// would wait for ever, and its return is what the caller learns.
+func TestSessionStreamCloseByHandler(t *testing.T) {
+	const fickle endpoint.StreamCommand[line, numbered] = "FICKLE"
+	type ends struct{ send, recv, again, ctx error }
+	results := make(chan ends, 1)
+	register := func(e *endpoint.Endpoint) {
+		bounceLine := func(ctx context.Context, s *endpoint.Stream[line, numbered]) error {
+			how, err := s.Recv()
+			if err != nil {
+				return err
+			}
+			if how.Text == "early" { // after which all that was sent arrives
+				if err := s.Send(block(0, 0, 1000)); err != nil {
+					return err
+				}
+				return s.Close()
+			}
+			sent := make(chan error, 1)
+			go func() { sent <- sendBlocks(s, 0, 10_000, 1000) }()
+			time.AfterFunc(time.Second, func() { _ = s.Close() })
+			var r ends
+			_, r.recv = s.Recv()
+			r.send = <-sent
+			r.again = s.Send(numbered{})
+			<-ctx.Done()
+			r.ctx = ctx.Err()
+			results <- r
+			if how.Text == "fail" {
+				return endpoint.Errorf(endpoint.ResourceExhausted, "too slow")
+			}
+			return nil
+		}
+		fickle.Handle(e, bounceLine)
+	}
+	streamCallers(t, register, func(t *testing.T, _ *node, to endpoint.Caller) {
+		results = make(chan ends, 1)
+		for _, how := range []string{"fail", "end", "early"} {
+			s, err := fickle.Open(t.Context(), to)
+			require.NoError(t, err)
+			require.NoError(t, s.Send(line{how}))
+			if how != "early" {
+				begin := time.Now()
+				r := <-results
+				assert.Equal(t, time.Second, time.Since(begin), "it waited for this caller")
+				for _, err := range []error{r.send, r.recv, r.again} {
+					assertFailed(t, err, endpoint.Canceled, endpoint.OutcomeUnknown, "given up by the handler")
+				}
+				assert.ErrorIs(t, r.ctx, context.Canceled)
+			}
+			var last error
+			n := 0
+			for m, err := range s.All() {
+				last = err
+				if err == nil {
+					assert.Equal(t, block(0, n, 1000), m)
+					n++
+				}
+			}
+			switch how {
+			case "fail":
+				assertFailed(t, last, endpoint.ResourceExhausted, endpoint.OutcomeFailed, "too slow")
+			case "end": // inside a message, if the last one was cut; a success would be a lie then
+				if last != nil {
+					assertFailed(t, last, endpoint.Internal, endpoint.OutcomeFailed, "inside a message")
+				}
+			case "early":
+				assert.NoError(t, last)
+				assert.Equal(t, 1, n)
+			}
+		}
+	})
+}
+
 // TestSessionUnreadStreams: streams that nobody receives from, on either side,
 // stall themselves only.
 func TestSessionUnreadStreams(t *testing.T) {

@@ -10,7 +10,9 @@ import (
 // Shutdown ends the endpoint in order: it stops listening, closes the
 // connections that run no command, lets the running commands finish, and
 // returns nil when all of the endpoint's goroutines have ended. A command that
-// came in behind a running one is told unavailable not_run.
+// came in behind a running one is told unavailable not_run. On the sessions of
+// Clients that have the endpoint as their Dialer's Endpoint the same holds for
+// what it serves there; the sessions, and the calls that the Clients make, go on.
 //
 // When ctx ends first, the remaining connections are cut, their handlers'
 // contexts end, and the error says how many there were; it wraps ctx's. Even
@@ -38,7 +40,8 @@ func (e *Endpoint) Shutdown(ctx context.Context) error {
 }
 
 // Close ends the endpoint at once: listeners and connections are closed, the
-// handlers' contexts end. It returns, with nil, when all handlers have.
+// handlers' contexts end, on Clients' sessions too. It returns, with nil, when
+// all handlers have.
 func (e *Endpoint) Close() error {
 	ended := e.beginClosing()
 	e.cutAll()
@@ -84,6 +87,8 @@ func (e *Endpoint) cutAll() int {
 		}
 		c.cut()
 	}
+	running += int(e.back.n.Load())
+	e.back.cancel(errCut)
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	for c := range e.locals {

@@ -100,7 +100,7 @@ type Stream[Recv, Send any] struct {
 func (s *Stream[Recv, Send]) Recv() (Recv, error) {
 	var v Recv
 	err := s.st.Receive(s.ctx, func(src []byte) error {
-		c := charge{from: s.link.budget, limit: int64(s.link.limits.InFlight)}
+		c := s.link.newCharge()
 		defer c.release()
 		refused := c.decode(src, s.link.limits.gob(), func(src []byte, limits gobcodec.Limits) (int, error) {
 			var zero Recv // what a first try with a lower limit left behind
@@ -136,7 +136,9 @@ func (s *Stream[Recv, Send]) All() iter.Seq2[Recv, error] {
 }
 
 // Send sends a message. It waits while the other side does not receive, until
-// the stream's context ends.
+// the stream's context ends. When the handler has returned, the caller's Send
+// says how, as Recv does when it comes to that: its error, or io.EOF if there
+// was none. After CloseSend it fails, failed_precondition.
 func (s *Stream[Recv, Send]) Send(v Send) error {
 	return s.errorOf(s.st.SendBy(s.ctx, func(dst []byte) ([]byte, error) {
 		out, err := s.send.Append(dst, &v)
@@ -150,14 +152,23 @@ func (s *Stream[Recv, Send]) Send(v Send) error {
 }
 
 // CloseSend says that no more is sent; the other side's Recv returns io.EOF
-// after the last message. On the handler's side returning does the same.
+// after the last message. On the handler's side returning does the same. It
+// fails after an earlier CloseSend, and when the stream has failed.
 func (s *Stream[Recv, Send]) CloseSend() error { return s.errorOf(s.st.CloseSend()) }
 
 // Close ends a stream that Open returned: the handler's context ends, what is
-// still under way is dropped. It may be called at any time, more than once, and
-// waits for nothing. On the handler's side it does nothing.
+// still under way is dropped. On the handler's side it gives the stream up ahead
+// of the handler's return, which still decides what the caller is told: Send and
+// Recv under way on other goroutines, and later ones, fail, canceled. That is how
+// a handler gets out of a Send to a caller who does not receive.
+//
+// Close may be called at any time, more than once, and waits for nothing.
 func (s *Stream[Recv, Send]) Close() error {
-	s.ended(errClosedHere)
+	if s.mine == nil {
+		s.st.Stop()
+	} else {
+		s.ended(errClosedHere)
+	}
 	return nil
 }
 

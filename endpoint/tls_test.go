@@ -422,6 +422,7 @@ func TestDialerTLSErrors(t *testing.T) {
 	noName.ServerName = ""
 	assert.NoError(t, open(noName, "localhost"), "the name is that of the address")
 	assert.NoError(t, open(noName, ":7000"), "no host is this one")
+	assert.NoError(t, open(noName, "unix:/run/node.sock"), "nor does a socket have one")
 	assert.Empty(t, noName.ServerName)
 
 	err := open(noName, "elsewhere:61000")

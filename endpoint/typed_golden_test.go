@@ -24,7 +24,7 @@ func TestGoldenTyped(t *testing.T) {
 	random := seeded(t)
 	files, err := filepath.Glob("../testdata/typed/*.hex")
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, len(files), 18)
+	require.GreaterOrEqual(t, len(files), 19)
 	for _, file := range files {
 		for _, cut := range cutNames {
 			for _, wrapped := range []bool{false, true} {

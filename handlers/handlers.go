@@ -12,8 +12,10 @@ import (
 	"github.com/pkg/errors"
 )
 
-// Register gives e all commands of this package, with their descriptions.
-func Register(e *endpoint.Endpoint) {
+// Register gives e all commands of this package, with their descriptions. It
+// returns the room of CHAT, to be closed before e is shut down: its members are
+// running commands, which Shutdown waits for.
+func Register(e *endpoint.Endpoint) (room *Chat) {
 	e.Handle(types.StringCommand, endpoint.ServeFunc(String))
 	e.Describe(types.StringCommand, "Takes one line of text, logs it and says thank you.")
 	e.Handle(types.GobCommand, endpoint.ServeFunc(Gob))
@@ -32,6 +34,10 @@ func Register(e *endpoint.Endpoint) {
 	e.Describe(string(types.List), "Tells what commands there are, and their kinds.")
 	types.Describe.Handle(e, Describe(e))
 	e.Describe(string(types.Describe), "Tells all about one command: its Go types, a request as JSON, what it is for.")
+	room = new(Chat)
+	types.Chat.Handle(e, room.Serve)
+	e.Describe(string(types.Chat), "A room to talk in, over a session: everybody in it hears everybody. The header name says who joins.")
+	return room
 }
 
 // readLine reads one line and returns it without its LF or CRLF, valid until

@@ -168,7 +168,7 @@ func TestListAndDescribe(t *testing.T) {
 		names = append(names, c.Name)
 		assert.Equal(t, c.Name == "PLAIN", c.Doc == "", "%s has a text", c.Name)
 	}
-	assert.Equal(t, []string{"DESCRIBE", "ECHO", "GOB", "HELP", "LIST", "PING", "PLAIN", "REVERSE", "STRING", "SUM"}, names)
+	assert.Equal(t, []string{"CHAT", "DESCRIBE", "ECHO", "GOB", "HELP", "LIST", "PING", "PLAIN", "REVERSE", "STRING", "SUM"}, names)
 
 	describe := handlers.Describe(e)
 	d, err := describe(t.Context(), types.DescribeRequest{Name: "SUM"})

@@ -95,7 +95,7 @@ func TestList(t *testing.T) {
 	}
 	assert.Equal(t, map[string]string{
 		"STRING": "raw", "GOB": "raw", "ECHO": "raw", "PING": "raw", "HELP": "raw",
-		"SUM": "unary", "REVERSE": "unary", "LIST": "unary", "DESCRIBE": "unary",
+		"SUM": "unary", "REVERSE": "unary", "LIST": "unary", "DESCRIBE": "unary", "CHAT": "stream",
 	}, kinds)
 }
 

@@ -33,7 +33,7 @@ type ListRequest struct{}
 // ListReply holds the commands, sorted by name.
 type ListReply struct{ Commands []CommandSummary }
 
-// CommandSummary is a command in a ListReply. Kind is raw or unary.
+// CommandSummary is a command in a ListReply. Kind is raw, unary or stream.
 type CommandSummary struct{ Name, Kind, Doc string }
 
 // Describe tells all about one command.
@@ -43,7 +43,8 @@ const Describe endpoint.Command[DescribeRequest, CommandDescription] = "DESCRIBE
 type DescribeRequest struct{ Name string }
 
 // CommandDescription is what is known of a command. The last three are empty
-// for a raw one: its Doc has to say what its bytes are.
+// for a raw one: its Doc has to say what its bytes are. Of a stream, Request and
+// Reply are the types of the messages to the handler and from it.
 type CommandDescription struct {
 	Name, Kind, Doc string
 	Request, Reply  string // the Go types as text

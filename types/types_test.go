@@ -36,8 +36,8 @@ func TestSample(t *testing.T) {
 
 // TestNames: names on the wire do not change.
 func TestNames(t *testing.T) {
-	assert.Equal(t, []string{"STRING", "GOB", "ECHO", "PING", "HELP", "SUM", "REVERSE", "LIST", "DESCRIBE"}, []string{
+	assert.Equal(t, []string{"STRING", "GOB", "ECHO", "PING", "HELP", "SUM", "REVERSE", "LIST", "DESCRIBE", "CHAT"}, []string{
 		types.StringCommand, types.GobCommand, types.EchoCommand, types.PingCommand, types.HelpCommand,
-		string(types.Sum), string(types.Reverse), string(types.List), string(types.Describe),
+		string(types.Sum), string(types.Reverse), string(types.List), string(types.Describe), string(types.Chat),
 	})
 }

@@ -143,6 +143,7 @@ func (s *subject) decodeTimes(n int) error {
 		}
 		kept = x
 	}
+	runtime.KeepAlive(kept)
 	return nil
 }
 

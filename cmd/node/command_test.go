@@ -192,6 +192,7 @@ func TestTypedCommands(t *testing.T) {
 		{[]string{"SUM"}, "", result{0, `{"Total":0}` + "\n", ""}},
 		{[]string{"SUM", `{"Number":1}`}, "", result{67, "", "node: SUM: unknown field \"Number\" (invalid_argument, not_run)\n"}},
 		{[]string{"DESCRIBE", `{"Name":"X"}`}, "", result{69, "", "node: DESCRIBE: no command \"X\" here; LIST {} tells what there is (not_found, failed)\n"}},
+		{[]string{"CHAT"}, "", result{73, "", "node: CHAT: \"CHAT\" is a stream of messages: it needs a session (failed_precondition, not_run); try -chat NAME\n"}},
 		{[]string{"SUM", "-"}, `{"Numbers":`, result{2, "", "node: standard input, the request of SUM, is no JSON: unexpected end of JSON input\n"}},
 	} {
 		assert.Equal(t, c.want, run(t, strings.NewReader(c.stdin), append([]string{"-connect", addr}, c.args...)...))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gobnode/endpoint"
+	"gobnode/types"
 )
 
 // The exit codes, which scripts rely on. helpText says what they mean.
@@ -115,6 +116,8 @@ func (n *node) answered(doing string, e *endpoint.Error) error {
 	switch {
 	case e.Code == endpoint.FailedPrecondition && strings.Contains(e.Message, "TLS"):
 		text += "; try -tls"
+	case e.Code == endpoint.FailedPrecondition && doing == string(types.Chat) && n.chatName == "":
+		text += "; try -chat NAME"
 	case e.Code == endpoint.Unimplemented:
 		text += "; HELP lists what there is"
 	case e.Code == endpoint.ResourceExhausted && e.Outcome == endpoint.OutcomeNotRun, e.Code == endpoint.Unavailable:

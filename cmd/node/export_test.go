@@ -8,6 +8,7 @@ var (
 	EnvName    = envName
 	Harmless   = harmless
 	Completion = completion
+	ChatLines  = chatLines
 )
 
 // FlagNames are the names of all flags.

@@ -18,6 +18,7 @@ type config struct {
 	listen      string
 	addr        string // of -connect
 	prompting   bool
+	chatName    string
 	timeout     time.Duration
 	verbose     bool
 	quiet       bool
@@ -52,7 +53,8 @@ func (c *config) flags() *flag.FlagSet {
 	fs.StringVar(&c.listen, "listen", endpoint.DefaultAddr, "serve at `ADDR`, host:port or unix:path; port 0 takes a free one")
 	fs.StringVar(&c.addr, "connect", "", "talk to the node at `ADDR`, host[:port] or unix:path, instead of serving")
 	fs.BoolVar(&c.prompting, "i", false, "with -connect: a prompt; each line is sent as it is")
-	fs.DurationVar(&c.timeout, "timeout", defaultTimeout, "with -connect: give up after `TIME`, connecting included; 0: never. With -i it bounds connecting, and the wait for replies behind the input's end")
+	fs.StringVar(&c.chatName, "chat", "", "with -connect: join the room of the peer as `NAME`; each line is said to everybody there")
+	fs.DurationVar(&c.timeout, "timeout", defaultTimeout, "with -connect: give up after `TIME`, connecting included; 0: never. With -i or -chat it bounds connecting, and the wait for replies behind the input's end")
 	fs.BoolVar(&c.verbose, "v", false, "log more: every command that is served, every connection that is made")
 	fs.BoolVar(&c.quiet, "q", false, "log errors only")
 	fs.BoolVar(&c.version, "version", false, "print the version")
@@ -118,7 +120,7 @@ func (c *config) name(flag string) string {
 // encrypted must not be sent in the clear.
 var (
 	serverFlags = []string{"listen", "tls-client-ca"}
-	clientFlags = []string{"i", "timeout", "tls", "tls-ca"}
+	clientFlags = []string{"i", "chat", "timeout", "tls", "tls-ca"}
 )
 
 // check settles the form and refuses what does not go together.
@@ -178,10 +180,27 @@ func (c *config) checkClient() error {
 	if c.prompting && len(c.args) > 0 {
 		return usage("-i takes its commands from standard input, not from the command line: leave out -i or %q", c.args[0])
 	}
+	if err := c.checkChat(); err != nil {
+		return err
+	}
 	if err := c.checkCommand(); err != nil {
 		return err
 	}
 	return checkAddr(c.name("connect"), c.addr)
+}
+
+// checkChat refuses what does not go with talking. Which names are good is for
+// the room to say.
+func (c *config) checkChat() error {
+	switch {
+	case c.chatName == "" && c.from["chat"] != fromDefault:
+		return usage("-chat needs a name")
+	case c.chatName != "" && c.prompting:
+		return usage("%s and %s exclude each other: both read standard input", c.name("chat"), c.name("i"))
+	case c.chatName != "" && len(c.args) > 0:
+		return usage("%s sends no command, it says the lines of standard input: leave out one of it and %q", c.name("chat"), c.args[0])
+	}
+	return nil
 }
 
 // checkAddr refuses addresses that cannot be one, before anything is done with

@@ -100,6 +100,12 @@ func TestUsage(t *testing.T) {
 		{args: "-connect localhost", env: "NODE_TLS_CA=x", want: "NODE_TLS_CA needs -tls"},
 		{args: "-connect localhost -tls-cert x -tls-key y", want: "-tls-cert needs -tls"},
 		{args: "-connect localhost -i PING", want: "-i takes its commands from standard input"},
+		{args: "-chat ann", want: "-chat needs -connect"},
+		{args: "-connect localhost -chat _", want: "-chat needs a name"},
+		{args: "-connect localhost -chat ann -i", want: "-chat and -i exclude each other"},
+		{args: "-connect localhost -i", env: "NODE_CHAT=ann", want: "NODE_CHAT and -i exclude each other"},
+		{args: "-connect localhost -chat ann PING", want: "-chat sends no command"},
+		{args: "-connect localhost PING", env: "NODE_CHAT=ann", want: "NODE_CHAT sends no command"},
 		{args: "-listen 127.0.0.1:x", want: "a port is a number"},
 		{args: "-listen 127.0.0.1:70000", want: "a port is a number"},
 		{args: "-listen a:b:c", want: "want host:port"},
@@ -164,6 +170,12 @@ var twins = map[string]func(t *testing.T, set func(value string) []string){
 		addr, _ := serve(t)
 		r := run(t, strings.NewReader("PING\nPING\n"), append([]string{"-connect", addr}, set("true")...)...)
 		require.Equal(t, "PONG\nPONG\n", r.stdout)
+	},
+	"chat": func(t *testing.T, set func(string) []string) {
+		addr, _ := serve(t)
+		r := run(t, strings.NewReader("hello\n"), append([]string{"-connect", addr}, set("ann")...)...)
+		require.Equal(t, "* nobody else is here\n", r.stdout)
+		require.Contains(t, r.stderr, "name=ann")
 	},
 	"timeout": func(t *testing.T, set func(string) []string) {
 		addr := fake(t, nil)
@@ -260,8 +272,10 @@ func TestFlagsWin(t *testing.T) {
 func TestForeignVariables(t *testing.T) {
 	t.Setenv("NODE_TIMEOUT", "1s")
 	t.Setenv("NODE_I", "true")
+	t.Setenv("NODE_CHAT", "ann")
 	addr, _ := serve(t)
 	t.Setenv("NODE_I", "")
+	t.Setenv("NODE_CHAT", "")
 	t.Setenv("NODE_TLS_CLIENT_CA", "/nonexistent")
 	require.Equal(t, "PONG\n", run(t, nil, "-connect", addr, "PING").stdout)
 }

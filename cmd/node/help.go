@@ -18,11 +18,13 @@ Usage:
   node -connect HOST[:PORT] [flags] COMMAND [TEXT...]
                                                  send one command and print the reply
   node -connect HOST[:PORT] -i [flags]           a prompt
+  node -connect HOST[:PORT] -chat NAME [flags]   talk to who else does so there
 
 Flags come before COMMAND. TEXT is sent on the command's line; a TEXT of - sends
 standard input, on the lines behind the name. At the prompt, every line is sent as
 it is; exit, quit or Ctrl-D leave it. On a terminal it has history and completes the
-names of commands with Tab. Results go to standard output, all else to standard error.
+names of commands with Tab. In a chat, lines are said to everybody in the room, and
+Ctrl-D leaves it. Results go to standard output, all else to standard error.
 
 SIGINT or SIGTERM make a serving node take no more, let running commands finish for
 up to 25 s, and end; a second one ends it at once.
@@ -50,6 +52,7 @@ Examples:
   node -connect localhost STRING Hello there
   printf 'one\ntwo\n' | node -connect localhost ECHO -
   node -connect localhost -i
+  node -connect localhost -chat ann
   nc localhost 61000                             the same by hand
   node -tls-cert node.pem -tls-key node-key.pem -tls-client-ca ca.pem
   node -connect example.com -tls -tls-ca ca.pem -tls-cert me.pem -tls-key me-key.pem PING

@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"gobnode/endpoint"
+	"gobnode/types"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -62,6 +67,9 @@ func (p *terminal) watch(done chan<- struct{}) {
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("this system has no /dev/ptmx, and so no pseudo terminals")
+	}
 	require.NoError(t, err)
 	raw, err := master.SyscallConn() // not Fd, which would make Close wait for Read
 	require.NoError(t, err)
@@ -233,4 +241,65 @@ func TestTerminalOutputOnly(t *testing.T) {
 	p := onTerminalWith(t, strings.NewReader("PING\n"), "-connect", addr, "-i")
 	p.leave(t, 0)
 	p.screen.await(t, `\APONG\r\n\z`)
+}
+
+// TestTerminalsChat has two terminals talk through a third node, three processes
+// in all.
+func TestTerminalsChat(t *testing.T) {
+	t.Parallel()
+	server, addr := startServer(t)
+	ann := onTerminal(t, "-connect", addr, "-chat", "ann", "-q")
+	ann.screen.await(t, `\A\* nobody else is here\r\n\z`)
+	bob := onTerminal(t, "-connect", addr, "-chat", "bob", "-q")
+	bob.screen.await(t, `\A\* here: ann\r\n\z`)
+	ann.screen.await(t, `\* bob came\r\n\z`)
+	ann.typeKeys(t, "Hello, Bob."+enter)
+	bob.screen.await(t, `\r\nann: Hello, Bob\.\r\n\z`)
+	bob.typeKeys(t, "Hello, \u4e16\u754c."+enter)
+	ann.screen.await(t, `\r\nbob: Hello, \x{4e16}\x{754c}\.\r\n\z`)
+	// What one types stands on one's own screen once, as the terminal shows it.
+	require.Equal(t, "* nobody else is here\r\n* bob came\r\nHello, Bob.\r\nbob: Hello, \u4e16\u754c.\r\n", ann.screen.String())
+
+	eve := onTerminal(t, "-connect", addr, "-chat", "eve", "-q")
+	eve.screen.await(t, `\* here: ann, bob\r\n\z`)
+	ann.screen.await(t, `\* eve came\r\n\z`)
+	bob.screen.await(t, `\* eve came\r\n\z`)
+	eve.typeKeys(t, "half a line"+ctrlC)
+	eve.leave(t, 5)
+	eve.screen.await(t, "node: CHAT: interrupted by SIGINT\r\n")
+	ann.screen.await(t, `\* eve left\r\n\z`)
+
+	bob.typeKeys(t, "Good bye."+enter+ctrlD)
+	bob.leave(t, 0)
+	ann.screen.await(t, `\r\nbob: Good bye\.\r\n\* bob left\r\n\z`)
+
+	server.signal(t, syscall.SIGTERM)
+	ann.leave(t, 78)
+	ann.screen.await(t, `node: CHAT: the room has closed \(unavailable, failed\); try again later\r\n\z`)
+	require.Zero(t, server.wait(t), &server.stderr)
+}
+
+// TestTerminalChatIsShielded joins the room of a hostile peer, and that of an
+// honest one with a hostile member.
+func TestTerminalChatIsShielded(t *testing.T) {
+	t.Parallel()
+	text := strings.TrimSuffix(hostile, "\n")
+	room := fakeRoom(t, func(_ context.Context, s *endpoint.Stream[types.ChatLine, types.ChatEvent]) error {
+		if err := s.Send(types.ChatEvent{Kind: types.ChatSaid, Name: "eve" + text, Text: text}); err != nil {
+			return err
+		}
+		return endpoint.Errorf(endpoint.Internal, "%s", text)
+	})
+	honest, _ := serve(t)
+	for _, addr := range []string{room, honest} {
+		p := onTerminal(t, "-connect", addr, "-chat", "ann")
+		if addr == honest {
+			p.screen.await(t, "nobody")
+			run(t, strings.NewReader(hostile), "-connect", addr, "-chat", "eve")
+		}
+		p.screen.await(t, `eve.*\[2J.*overwritten`)
+		for _, bad := range []string{"\x1b]0;", "\x1b[2J", "\x07", "\u009b", "\x9b", "\u202e"} {
+			require.NotContains(t, p.screen.String(), bad)
+		}
+	}
 }

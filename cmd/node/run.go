@@ -53,6 +53,8 @@ func (n *node) run(ctx context.Context, args []string) error {
 	switch {
 	case !n.connecting:
 		return n.serve(ctx)
+	case n.chatName != "":
+		return n.chat(ctx)
 	case n.prompting:
 		return n.prompt(ctx)
 	case len(n.args) > 0:

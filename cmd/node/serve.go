@@ -36,11 +36,14 @@ func (n *node) serve(ctx context.Context) error {
 	if n.verbose {
 		e.Interceptors = []endpoint.Interceptor{n.logCommand}
 	}
-	handlers.Register(e)
+	room := handlers.Register(e)
 	n.announce(l.Addr())
 
 	drained := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() { drained <- n.drain(ctx, e) })
+	stop := context.AfterFunc(ctx, func() {
+		room.Close() // who is in it would have to be waited for
+		drained <- n.drain(ctx, e)
+	})
 	err = e.Serve(l)
 	if stop() { // nobody asked for the end
 		_ = e.Close()

@@ -93,7 +93,7 @@ func (a authority) issue(t *testing.T, dir, name string, tmpl *x509.Certificate)
 }
 
 // TestTLSMatrix has every kind of server talked to by every kind of client, in
-// each of the three forms of talking.
+// each of the forms of talking.
 func TestTLSMatrix(t *testing.T) {
 	t.Parallel()
 	pki := newPKI(t)
@@ -136,15 +136,15 @@ func TestTLSMatrix(t *testing.T) {
 	} {
 		for client, flags := range clients {
 			want := server.cells[client]
-			for form, args := range map[string][]string{"join": nil, "command": {"STRING", "x"}, "prompt": {"-i"}} {
+			for form, args := range map[string][]string{"join": nil, "command": {"STRING", "x"}, "prompt": {"-i"}, "chat": {"-chat", "ann"}} {
 				t.Run(server.name+"/"+client+"/"+form, func(t *testing.T) {
 					r := run(t, strings.NewReader("STRING x\n"), append(append([]string{"-connect", server.addr}, strings.Fields(flags)...), args...)...)
 					assert.Equal(t, want.code, r.code, r.stderr)
 					if want.code == 0 {
-						assert.Equal(t, "Thank you.\n", r.stdout)
+						assert.Equal(t, map[bool]string{false: "Thank you.\n", true: "* nobody else is here\n"}[form == "chat"], r.stdout)
 						return
 					}
-					assert.NotContains(t, r.stdout, "Thank you")
+					assert.NotRegexp(t, "Thank you|nobody", r.stdout)
 					assert.Contains(t, r.stderr, want.says)
 				})
 			}

@@ -67,7 +67,6 @@ type program struct {
 	definitions string  // of T, as encoding/gob writes them
 	id          int64   // of T in them
 	prefix      string  // of every gob of T: the definitions, room for the length of the value, its id, 0 if it is no struct
-	largest     int
 	warnings    []string
 	recent      atomic.Pointer[plan] // of the definitions received last, unless they are large
 }
@@ -99,7 +98,7 @@ func (pr *program) init(rt reflect.Type) (err error) {
 	base := pr.root.base()
 	pr.structure = base.kind == kindStruct
 	pr.empty = pr.structure && base.rt.NumField() == 0
-	pr.largest, pr.warnings = int(w.largest), w.warnings
+	pr.warnings = w.warnings
 	if pr.definitions, pr.id, err = definitionsOf(base.rt); err != nil {
 		return below(pr.name, err)
 	}
@@ -220,11 +219,6 @@ func (d *decoder) nothing(pr *program, p ptr) (int, error) {
 
 // Empty reports whether T is an empty struct, whose gob is no data at all.
 func (c *Codec[T]) Empty() bool { return c.empty }
-
-// Largest is the most memory, in bytes, that one more element, entry, pointer or struct can take in a value of T, other than
-// for the bytes of strings: the size of the largest such type within T, for maps with the header and first group of slots.
-// A decoder that does not know a list's length beforehand takes up to three times that, while it grows the list.
-func (c *Codec[T]) Largest() int { return c.largest }
 
 // Warnings says, field by field with its path, what of T gob cannot tell apart.
 func (c *Codec[T]) Warnings() []string { return c.warnings }

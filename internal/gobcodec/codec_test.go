@@ -153,24 +153,6 @@ func TestPointerToZeroArrivesAsNil(t *testing.T) {
 	require.Equal(t, pointers{A: new([2]int16), R: new(scalars)}, got)
 }
 
-func TestLargest(t *testing.T) {
-	largest := func(size int, err error) int { require.NoError(t, err); return size }
-	require.Equal(t, int(unsafe.Sizeof(fatItem{})), largest(largestOf[fatTarget]()))
-	require.Equal(t, int(unsafe.Sizeof(wideItem{})), largest(largestOf[widePointerTarget]()))
-	require.Equal(t, 0, largest(largestOf[int]()))
-	require.Equal(t, 16<<10, largest(largestOf[[][1024]complex128]()))
-	// A map of one entry has a header and eight slots.
-	require.Equal(t, 48+8*(1+8+8), largest(largestOf[[]map[int64]int64]()))
-}
-
-func largestOf[T any]() (int, error) {
-	c, err := gobcodec.For[T]()
-	if err != nil {
-		return 0, err
-	}
-	return c.Largest(), nil
-}
-
 func TestEmptyStruct(t *testing.T) {
 	c, err := gobcodec.For[struct{}]()
 	require.NoError(t, err)

@@ -55,7 +55,6 @@ type embedded struct {
 // A walker builds the graph below one type.
 type walker struct {
 	seen     map[reflect.Type]*goType
-	largest  uintptr
 	warnings []string
 }
 
@@ -84,7 +83,6 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 		err = w.pointer(t, path)
 	case kindSlice, kindArray:
 		t.elem, err = w.walk(rt.Elem(), path+"[]")
-		w.reaches(rt.Elem().Size())
 		if t.kind == kindArray {
 			t.length = rt.Len()
 		}
@@ -95,9 +93,6 @@ func (w *walker) walk(rt reflect.Type, path string) (*goType, error) {
 	}
 	return t, err
 }
-
-// reaches notes an allocation that one element of a message can cause.
-func (w *walker) reaches(size uintptr) { w.largest = max(w.largest, size) }
 
 // pointer refuses type T *T, which encoding/gob cannot hold either: following it never comes to a value.
 func (w *walker) pointer(t *goType, path string) (err error) {
@@ -112,7 +107,6 @@ func (w *walker) pointer(t *goType, path string) (err error) {
 		}
 	}
 	t.elem, err = w.walk(t.rt.Elem(), path)
-	w.reaches(t.rt.Elem().Size())
 	return err
 }
 
@@ -129,7 +123,6 @@ func (w *walker) mapType(t *goType, path string) (err error) {
 	}
 	t.shape = shapeOf(t.key.kind, t.elem.kind)
 	t.entry, t.far = slotSize(t.key.size, t.elem.size)
-	w.reaches(uintptr(t.mapCost(1)))
 	return nil
 }
 
@@ -153,7 +146,6 @@ func holdsInterface(rt reflect.Type) bool {
 // structType gathers the fields that are sent, which are those of encoding/gob, and the names under which fields can be
 // received, which are more: promoted ones, also of embedded structs that are not exported and so not sent.
 func (w *walker) structType(t *goType, path string) error {
-	w.reaches(t.size)
 	for f := range t.rt.Fields() {
 		if !exported(f.Name) {
 			continue
@@ -226,7 +218,6 @@ func (w *walker) try(rt reflect.Type) *goType {
 	if err != nil {
 		return nil
 	}
-	w.reaches(apart.largest)
 	return t
 }
 

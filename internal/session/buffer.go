@@ -26,6 +26,9 @@ var pools [maxBuffer - minBuffer + 1]sync.Pool
 // buffersOut counts the buffers that have not come back: the leak check of the tests.
 var buffersOut atomic.Int64
 
+// BuffersOut returns how many pooled buffers have not come back.
+func BuffersOut() int64 { return buffersOut.Load() }
+
 // getBuffer returns an empty buffer with room for at least n bytes.
 func getBuffer(n int) *buffer {
 	buffersOut.Add(1)

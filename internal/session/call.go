@@ -55,16 +55,30 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 // grow a small one each time would cost more than the rest of the call.
 func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
 	size := s.size.Load()
-	own := getBuffer(int(size))
-	b, err := encode(own.b)
+	own, err := encodedInto(size, encode)
 	if err != nil {
-		putBuffer(own)
 		return nil, err
 	}
-	own.b = b
-	if n := int64(len(b)); n > size || n < size/4 {
+	if n := int64(len(own.b)); n > size || n < size/4 {
 		s.size.Store((size + 3*n) / 4)
 	}
+	return own, nil
+}
+
+// encodedInto returns what encode appends to a buffer made for size bytes.
+func encodedInto(size int64, encode func([]byte) ([]byte, error)) (*buffer, error) {
+	own := getBuffer(int(size))
+	done := false
+	defer func() { // for runtime.Goexit in a method of the value too
+		if !done {
+			putBuffer(own)
+		}
+	}()
+	b, err := encode(own.b)
+	if err != nil {
+		return nil, err
+	}
+	own.b, done = b, true
 	return own, nil
 }
 

@@ -1,8 +1,10 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -315,4 +317,27 @@ func TestGreeting(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGoAwayReasons: a peer that says at length, in control characters and again and again why it goes away fills no log.
+func TestGoAwayReasons(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newRawPeer(t, session.Config{})
+		defer p.close()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := call(t.Context(), p.s, "X", nil)
+			e := asCall(t, err, wire.Unavailable, wire.OutcomeNotRun)
+			assert.Less(t, len(e.Message), 400)
+			assert.Equal(t, -1, strings.IndexFunc(e.Message, func(c rune) bool { return c < ' ' || c > '~' }), "%q", e.Message)
+		})
+		synctest.Wait()
+		for range 100 {
+			p.send(wire.AppendGoAway(nil, &wire.GoAway{Code: wire.Internal, Message: bytes.Repeat([]byte("\x1b[2J\n"), 10_000)}))
+		}
+		wg.Wait()
+		synctest.Wait()
+		require.Equal(t, 1, strings.Count(p.log.String(), "session ended by the peer"))
+		require.Less(t, len(p.log.String()), 600)
+	})
 }

@@ -13,6 +13,7 @@ type Error struct {
 	Code    wire.Code
 	Outcome wire.Outcome // of a call; of a session it says nothing
 	Message string
+	Told    bool     // the peer said so in an ERROR; otherwise this side found out
 	Pairs   []string // strings two by two: what an ERROR frame carried beside its message
 	Cause   error    // what Unwrap returns: a context's error, or how the session ended; nil if the peer said so
 }
@@ -34,10 +35,14 @@ var ErrClosed = errors.New("session closed")
 // errCanceledByPeer is the cause of a handler's context when the caller sent CANCEL.
 var errCanceledByPeer = &Error{Code: wire.Canceled, Message: "canceled by the caller"}
 
+// errStopped is how a stream ended for a handler that gave it up.
+var errStopped = &Error{Code: wire.Canceled, Message: "given up by the handler"}
+
 // errFinished is the cause of a handler's context once the handler has returned.
 var errFinished = errors.New("stream finished")
 
-// ErrSendClosed is returned by writes after CloseSend, Finish or Cancel, and by writes on a stream whose other side has had the last word.
+// ErrSendClosed is returned by writes after CloseSend or Finish, behind a message that was given up halfway, and by one while
+// another is under way.
 var ErrSendClosed = errors.New("stream is closed for sending")
 
 // errHeader is the error of a call with more than maxHeader bytes of pairs.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"math"
@@ -45,6 +46,9 @@ func (s *Session) onHello(p []byte) error {
 		return forbidden("HELLO that is malformed or not the first frame")
 	}
 	s.helloed = true
+	if s.stats.RTT == 0 {
+		s.stats.RTT = time.Since(s.started) // of the greeting, until a PING tells better
+	}
 	s.peer.Program = h.Program
 	if h.Message != 0 {
 		s.peer.Message = h.Message
@@ -117,6 +121,7 @@ func (s *Session) onCall(f wire.Frame) error {
 	s.register(st)
 	s.served++
 	s.stats.Served++
+	s.stir() // while it runs nothing may be sent, and its caller be gone
 	if st.kind != wire.CallUnary {
 		s.dispatch(st)
 	}
@@ -137,8 +142,9 @@ func (s *Session) refusal(c *wire.Call) *Error {
 	case !validName(c.Name):
 		return notRun(wire.InvalidArgument, "a name is 1 to 64 printable ASCII characters without spaces", nil)
 	case !s.cfg.Budget.Take(callCharge):
-		s.fired(LimitInFlight, "too many bytes in flight")
-		return notRun(wire.ResourceExhausted, "too many bytes in flight", nil)
+		text := s.cfg.Budget.Full(callCharge)
+		s.fired(LimitInFlight, text)
+		return notRun(wire.ResourceExhausted, text, nil)
 	}
 	return nil
 }
@@ -246,7 +252,7 @@ func (s *Session) store(st *Stream, data []byte, eom bool) {
 	}
 	if over := st.in.held - st.covered; !st.local && over > 0 {
 		if !s.charge(st, over) {
-			s.refuseServed(st, notRun(wire.ResourceExhausted, "too many bytes in flight", nil))
+			s.refuseServed(st, notRun(wire.ResourceExhausted, s.cfg.Budget.Full(over), nil))
 			return
 		}
 		st.covered += over
@@ -289,7 +295,7 @@ func (s *Session) onError(p []byte) error {
 	if st == nil {
 		return err
 	}
-	s.endLocal(st, &Error{Code: e.Code, Outcome: e.Outcome, Message: string(e.Message), Pairs: e.Pairs.Strings()})
+	s.endLocal(st, &Error{Code: e.Code, Outcome: e.Outcome, Message: string(e.Message), Told: true, Pairs: e.Pairs.Strings()})
 	return nil
 }
 
@@ -340,6 +346,17 @@ func (s *Session) onCredit(p []byte) error {
 	return nil
 }
 
+// harmless is what a peer says, fit for a line in a log or on a terminal: printable ASCII, and not much of it.
+func harmless(text []byte) string {
+	text = bytes.Clone(text[:min(len(text), maxReason)])
+	for i, c := range text {
+		if c < ' ' || c > '~' {
+			text[i] = ' '
+		}
+	}
+	return string(text)
+}
+
 // onGoAway takes note that the peer takes no more calls, and ends those that it will not run.
 func (s *Session) onGoAway(p []byte) error {
 	g, err := wire.ParseGoAway(p)
@@ -353,8 +370,12 @@ func (s *Session) onGoAway(p []byte) error {
 	s.markGoing()
 	reason := &Error{Code: wire.Unavailable, Outcome: wire.OutcomeNotRun, Message: "the peer takes no more calls"}
 	if g.Code != wire.OK {
-		reason.Message = "the peer has ended the session: " + string(g.Message)
-		s.log(slog.LevelWarn, "session ended by the peer", "code", int(g.Code), "reason", string(g.Message))
+		text := harmless(g.Message)
+		reason.Message = "the peer has ended the session: " + text
+		if !s.farewelled { // a peer may send as many as it likes
+			s.farewelled = true
+			s.log(slog.LevelWarn, "session ended by the peer", "code", int(g.Code), "reason", text)
+		}
 	}
 	for st := s.places.pop(); st != nil; st = s.places.pop() {
 		s.abandon(st, reason)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gobnode/internal/memnet"
 	"gobnode/internal/session"
 	"gobnode/internal/wire"
 )
@@ -94,28 +95,28 @@ func (l *ledger) session() *session.Session {
 	k := int64(l.sessions)
 	l.sessions++
 	a, b := newPipe(1 << (9 + l.r.IntN(8)))
-	fa := faults{pieces: 1 + l.r.IntN(3000), delay: time.Duration(l.r.IntN(2000)) * time.Microsecond}
+	fa := memnet.Faults{Pieces: 1 + l.r.IntN(3000), Delay: time.Duration(l.r.IntN(2000)) * time.Microsecond}
 	fb := fa
 	// Every connection has one fault, and each offset its turn.
 	at := 1 + k/4
 	switch k % 4 {
 	case 0:
-		fa.resetAt = at
+		fa.ResetAt = at
 	case 1:
-		fb.resetAt = at
+		fb.ResetAt = at
 	case 2:
-		fa.flipAt = at
+		fa.FlipAt = at
 	case 3:
-		fb.flipAt = at
+		fb.FlipAt = at
 	}
 	if l.r.IntN(2) == 0 {
 		// Late enough for calls to have run.
-		fa.resetAt, fb.resetAt, fa.flipAt, fb.flipAt = 0, 0, 0, 0
-		*[]*int64{&fa.resetAt, &fb.resetAt, &fa.flipAt, &fb.flipAt}[k%4] = 1 + l.r.Int64N(30_000)
+		fa.ResetAt, fb.ResetAt, fa.FlipAt, fb.FlipAt = 0, 0, 0, 0
+		*[]*int64{&fa.ResetAt, &fb.ResetAt, &fa.FlipAt, &fb.FlipAt}[k%4] = 1 + l.r.Int64N(30_000)
 	}
 	log := new(logBook)
-	l.client = session.New(newFaultConn(a, fa, l.r.Uint64()), session.Config{Dialer: true, Logger: log.logger()})
-	l.server = session.New(newFaultConn(b, fb, l.r.Uint64()), session.Config{Accept: l.serve, Calls: 30, Logger: log.logger()})
+	l.client = session.New(memnet.NewFaultConn(a, fa, l.r.Uint64()), session.Config{Dialer: true, Logger: log.logger()})
+	l.server = session.New(memnet.NewFaultConn(b, fb, l.r.Uint64()), session.Config{Accept: l.serve, Calls: 30, Logger: log.logger()})
 	l.all = append(l.all, l.client, l.server)
 	if len(l.all) > 40 {
 		for _, s := range l.all[:20] {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -53,6 +54,7 @@ const (
 	maxHeader    = 8 << 10 // bytes of a call's pairs, and of an error's
 	maxName      = 64      // bytes of a command's name
 	maxErrorText = 4 << 10 // bytes of the message of an ERROR that this side sends
+	maxReason    = 256     // bytes of a GOAWAY's message that are kept
 	maxCredit    = 1<<31 - 1
 	maxOwed      = 1024     // PONGs and refusals queued for the writer
 	maxStaged    = 64 << 10 // bytes staged before a writer has to wait; a frame may go over it
@@ -97,6 +99,19 @@ func (b *Budget) Give(n int64) {
 	for ; b != nil; b = b.parent {
 		b.used.Add(-n)
 	}
+}
+
+// Full says, after Take has failed, which budget has no room for n bytes: b, or the one around it.
+func (b *Budget) Full(n int64) string {
+	who := "the calls under way"
+	switch {
+	case b.parent == nil:
+	case b.used.Load()+n > b.limit:
+		who = "the calls of this session"
+	default:
+		b = b.parent
+	}
+	return fmt.Sprintf("%s hold all of the %d bytes that they may: try again later", who, b.limit)
 }
 
 // Used returns the bytes reserved now.

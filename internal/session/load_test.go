@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"gobnode/internal/memnet"
 	"gobnode/internal/session"
 	"gobnode/internal/wire"
 )
@@ -255,15 +256,15 @@ func TestRow24PartialWrites(t *testing.T) {
 			in(t, func(t *testing.T) {
 				var ran atomic.Int64
 				ca, cb := newPipe(0)
-				var fa, fb faults
+				var fa, fb memnet.Faults
 				if side == 0 {
-					fa.resetAt = at
+					fa.ResetAt = at
 				} else {
-					fb.resetAt = at
+					fb.ResetAt = at
 				}
 				log := new(logBook)
-				a := session.New(newFaultConn(ca, fa, 1), session.Config{Dialer: true, Logger: log.logger()})
-				b := session.New(newFaultConn(cb, fb, 2), session.Config{Logger: log.logger(), Accept: func(st *session.Stream) {
+				a := session.New(memnet.NewFaultConn(ca, fa, 1), session.Config{Dialer: true, Logger: log.logger()})
+				b := session.New(memnet.NewFaultConn(cb, fb, 2), session.Config{Logger: log.logger(), Accept: func(st *session.Stream) {
 					ran.Add(1)
 					echo(st)
 				}})

@@ -13,7 +13,7 @@ type pulse struct {
 	due      time.Time // when the timer fires
 	beat     time.Duration
 	nextPing time.Time
-	dirty    bool      // something was staged since the last PING
+	dirty    bool      // something was staged, or a call came, since the last PING; or calls were under way then
 	pingAt   time.Time // the PING that no byte has answered yet; zero if none
 	pingRx   uint64    // bytes read when it was sent
 	pings    uint64    // sent; also what the last one carried
@@ -50,6 +50,14 @@ func (s *Session) setBeat(d time.Duration) {
 	s.nextPing = time.Now().Add(d)
 	s.arm(s.nextPing)
 	if s.dirty {
+		s.hurry()
+	}
+}
+
+// stir takes note that something is under way since the last PING.
+func (s *Session) stir() {
+	if !s.dirty {
+		s.dirty = true
 		s.hurry()
 	}
 }
@@ -277,6 +285,13 @@ func (s *Session) onPong(p []byte) error {
 		s.drainAck = nil
 	}
 	return nil
+}
+
+// Fired counts and logs a limit as the session does: for whoever serves its calls and takes from its budget himself.
+func (s *Session) Fired(l Limit, text string) {
+	s.mu.Lock()
+	s.fired(l, text)
+	s.unlock()
 }
 
 // fired counts a limit and logs it, once a second at most.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"gobnode/internal/wire"
@@ -77,10 +78,7 @@ func (s *Session) emit(st *Stream) {
 	if runs && st.runsAt == 0 {
 		st.runsAt = s.stagedEnd
 	}
-	if !s.dirty {
-		s.dirty = true
-		s.hurry()
-	}
+	s.stir()
 }
 
 // emitCall stages the CALL, with as much of the first message as there is room and credit for, and reports whether the
@@ -208,10 +206,11 @@ func (st *Stream) Send(ctx context.Context, p []byte) error {
 
 // SendBy is Send of what encode appends to a slice of the session's and returns. Its errors are returned as they are.
 func (st *Stream) SendBy(ctx context.Context, encode func([]byte) ([]byte, error)) error {
-	own, err := st.s.encoded(encode)
+	own, err := encodedInto(st.size, encode)
 	if err != nil {
 		return err
 	}
+	st.size = int64(len(own.b))
 	if err := st.s.checkSize(ctx, len(own.b)); err != nil {
 		putBuffer(own)
 		return unknownOutcome(err)
@@ -270,11 +269,13 @@ func (st *Stream) write(ctx context.Context, p []byte, own *buffer, eom bool) er
 	return err
 }
 
-// writeEnd is why nothing can be written, nil if it can.
+// writeEnd is why nothing can be written, nil if it can: io.EOF when the handler's side has ended the stream without an error.
 func (st *Stream) writeEnd() error {
 	switch {
 	case st.err != nil:
 		return st.err
+	case st.local && st.closed:
+		return io.EOF
 	case st.s.ended:
 		return &Error{Code: wire.Unavailable, Message: "connection lost", Cause: st.s.err}
 	case st.closed || st.finished || st.sentEnd || st.last != lastNone || st.broken || st.pending:
@@ -301,12 +302,15 @@ func (s *Session) checkSize(ctx context.Context, n int) error {
 	return nil
 }
 
-// CloseSend says that no more is sent. On an accepted stream the peer learns of it only with the last word, from Finish.
+// CloseSend says that no more is sent. On an accepted stream the peer learns of it only with the last word, from Finish. When the
+// handler's side has ended the stream without an error there is nothing to say.
 func (st *Stream) CloseSend() error {
 	s := st.s
 	s.mu.Lock()
 	defer s.release(true)
-	if err := st.writeEnd(); err != nil {
+	if err := st.writeEnd(); errors.Is(err, io.EOF) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	st.sentEnd = true
@@ -344,7 +348,7 @@ func (s *Session) conclude(st *Stream, e *Error) {
 	switch {
 	case st.canceled:
 		e = nil // nobody listens
-	case e == nil && st.err != nil:
+	case e == nil && st.err != nil && st.err != errStopped:
 		e = &Error{Code: st.err.Code, Outcome: wire.OutcomeFailed, Message: st.err.Message}
 	case e == nil && st.broken:
 		e = &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler ended inside a message"}
@@ -364,7 +368,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 	s := st.s
 	own, err := s.encoded(encode)
 	if err == nil {
-		err = s.checkSize(s.cfg.Context, len(own.b))
+		err = s.checkSize(context.Background(), len(own.b)) // which does not wait: a CALL comes after the HELLO
 	}
 	if err != nil {
 		putBuffer(own)

@@ -54,7 +54,7 @@ type Config struct {
 	Progress  time.Duration // 10 s: for a frame to become whole, and for 64 KiB of a message or of what is written
 
 	Program string          // name and version, told to the peer
-	Context context.Context // what handlers' contexts derive from; nil: context.Background(). Not to be canceled
+	Context context.Context // what handlers' contexts derive from, and nothing else ends with; nil: context.Background()
 	Logger  *slog.Logger    // nil: slog.Default()
 	OnLimit func(Limit)     // called when a limit fires; must not block
 	OnEnd   func()          // called once everybody has been told that the session has ended; must not block
@@ -129,20 +129,21 @@ type state struct {
 	helloed  bool
 
 	// The streams of both sides are in one map: their numbers differ in the last bit.
-	streams  map[uint64]*Stream // from the CALL to the last word
-	nextID   uint64             // of the next stream opened here
-	highest  uint64             // stream of the peer's that a CALL was seen for
-	taken    uint64             // stream of the peer's that was served or refused
-	opened   int                // streams of this side's that have a place at the peer
-	served   int                // streams of the peer's
-	places   queue              // streams of this side's that wait for a place
-	free     []*Stream          // of finished unary calls, to be used again
-	idle     []*worker
-	peer     wire.Hello // what the peer allows
-	names    [4]string  // of commands that were called, so that a call does not allocate one
-	last     uint64     // the peer's GOAWAY: streams above it do not run
-	goneAway bool       // the peer has sent one
-	nothing  bool       // the peer never understood that this is a session: nothing ran
+	streams    map[uint64]*Stream // from the CALL to the last word
+	nextID     uint64             // of the next stream opened here
+	highest    uint64             // stream of the peer's that a CALL was seen for
+	taken      uint64             // stream of the peer's that was served or refused
+	opened     int                // streams of this side's that have a place at the peer
+	served     int                // streams of the peer's
+	places     queue              // streams of this side's that wait for a place
+	free       []*Stream          // of finished unary calls, to be used again
+	idle       []*worker
+	peer       wire.Hello // what the peer allows
+	names      [4]string  // of commands that were called, so that a call does not allocate one
+	last       uint64     // the peer's GOAWAY: streams above it do not run
+	goneAway   bool       // the peer has sent one
+	farewelled bool       // ... that said why, and was logged
+	nothing    bool       // the peer never understood that this is a session: nothing ran
 
 	draining bool          // this side has sent a GOAWAY
 	drained  bool          // ... with the last stream that it serves
@@ -252,7 +253,7 @@ type Counts struct {
 	Frames  uint64        // frames read
 	Writes  uint64        // system calls to write, or calls of Write
 	Sent    uint64        // bytes written
-	RTT     time.Duration // of the last PING; 0 before the first
+	RTT     time.Duration // of the last PING; before the first, how long the peer's HELLO took; 0 until then
 }
 
 // Stats returns the counts.

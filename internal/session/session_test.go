@@ -120,3 +120,24 @@ func TestDeadlineTravels(t *testing.T) {
 		require.Zero(t, p.a.Stats().Open)
 	})
 }
+
+// TestContextEnds: the end of Config.Context is that of the handlers' contexts, and of nothing else: replies of any size get out.
+func TestContextEnds(t *testing.T) {
+	for range 20 {
+		in(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			p := newPair(session.Config{}, session.Config{Context: ctx, Accept: func(st *session.Stream) {
+				own := st.Context()
+				cancel()
+				<-own.Done()
+				assert.NoError(t, st.Reply(func(b []byte) ([]byte, error) { return append(b, make([]byte, 2<<20)...), nil }))
+			}})
+			defer p.close()
+			for range 2 {
+				got, err := call(t.Context(), p.a, "X", nil)
+				require.NoError(t, err)
+				require.Len(t, got, 2<<20)
+			}
+		})
+	}
+}

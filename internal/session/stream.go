@@ -23,6 +23,7 @@ type Stream struct {
 	pairs    wire.Pairs // of a local stream: the header as it travels
 	deadline time.Time  // zero: none
 
+	size     int64         // of the message that SendBy sent last: the next is expected to be like it
 	readable chan struct{} // one token when a reader should look again
 	writable chan struct{} // the same for a writer
 
@@ -116,10 +117,12 @@ func (st *Stream) Receive(ctx context.Context, take func([]byte) error) error {
 			return err
 		}
 		s.mu.Unlock()
-		if err := wait(ctx, st.readable); err != nil {
+		err := wait(ctx, st.readable)
+		s.mu.Lock()
+		if err != nil && st.err == nil { // otherwise that says why ctx has ended
+			s.unlock()
 			return err
 		}
-		s.mu.Lock()
 	}
 	st.in.busy = true
 	st.parts = st.in.message(st.parts[:0])
@@ -184,10 +187,12 @@ func (st *Stream) Read(ctx context.Context, p []byte) (int, error) {
 			return 0, err
 		}
 		s.mu.Unlock()
-		if err := wait(ctx, st.readable); err != nil {
+		err := wait(ctx, st.readable)
+		s.mu.Lock()
+		if err != nil && st.err == nil {
+			s.unlock()
 			return 0, err
 		}
-		s.mu.Lock()
 	}
 	n := st.in.readRaw(p)
 	s.grant(st)
@@ -233,9 +238,24 @@ func (st *Stream) fail(s *Session, err *Error) {
 		st.err = err
 	}
 	st.dropPending()
-	if cancel := st.cancel; cancel != nil {
-		s.later(func() { cancel(err) })
+	cancel := st.cancel
+	if cancel == nil {
+		st.wake()
+		return
 	}
+	// Not before the context has ended: who finds that a write has failed asks it why.
+	s.later(func() {
+		cancel(err)
+		s.mu.Lock()
+		if st.err != nil { // or it is another call's
+			st.wake()
+		}
+		s.mu.Unlock()
+	})
+}
+
+// wake has those look again who wait to read or to write.
+func (st *Stream) wake() {
 	signal(st.readable)
 	signal(st.writable)
 }
@@ -246,6 +266,22 @@ func (st *Stream) Cancel() {
 	s := st.s
 	s.mu.Lock()
 	s.abandon(st, &Error{Code: wire.Canceled, Message: "stream was canceled here", Cause: context.Canceled})
+	s.release(true)
+}
+
+// Stop gives up an accepted stream ahead of its last word: what has not been sent or taken yet is dropped, writes and
+// reads under way and later fail, and the context ends. The caller learns of it by Finish, for which a stream that was
+// stopped is as good as any other: it fails if e is not nil or a message was cut. Stop does not wait, and may be called at
+// any time, more than once.
+func (st *Stream) Stop() {
+	s := st.s
+	s.mu.Lock()
+	if !st.finished {
+		st.fail(s, errStopped)
+		st.discard = true
+		st.inDue = time.Time{}
+		st.in.drop()
+	}
 	s.release(true)
 }
 
@@ -329,7 +365,7 @@ func (st *Stream) Charge(n int64) error {
 	ok := !st.closed && s.charge(st, n)
 	s.release(true)
 	if !ok {
-		return notRun(wire.ResourceExhausted, "too many bytes in flight", nil)
+		return notRun(wire.ResourceExhausted, s.cfg.Budget.Full(n), nil)
 	}
 	return nil
 }
@@ -337,7 +373,7 @@ func (st *Stream) Charge(n int64) error {
 // charge reserves n more bytes for st.
 func (s *Session) charge(st *Stream, n int64) bool {
 	if !s.cfg.Budget.Take(n) {
-		s.fired(LimitInFlight, "too many bytes in flight")
+		s.fired(LimitInFlight, s.cfg.Budget.Full(n))
 		return false
 	}
 	st.charged += n

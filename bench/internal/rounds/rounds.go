@@ -43,7 +43,7 @@ func Ratio(a, b []float64) Spread {
 func Environment(modules ...string) string {
 	parts := []string{
 		runtime.Version(),
-		runtime.GOOS + "/" + runtime.GOARCH,
+		strings.TrimSpace(runtime.GOOS + "/" + runtime.GOARCH + " " + kernel()),
 		fmt.Sprintf("%s, GOMAXPROCS %d", processor(), runtime.GOMAXPROCS(0)),
 	}
 	info, ok := debug.ReadBuildInfo()
@@ -58,13 +58,22 @@ func Environment(modules ...string) string {
 	return strings.Join(parts, "; ")
 }
 
+// kernel is the kernel's release where the system tells it in a file.
+func kernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(release))
+}
+
 // processor is the processor's name where the system tells it in a file.
 func processor() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {
 		return "unknown processor"
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if key, name, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "model name" {
 			return strings.TrimSpace(name)

@@ -1,0 +1,201 @@
+package endpoint
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Breaker keeps calls from a node that fails them: a circuit breaker. Each
+// node of a Client has one of its own, see Dialer.Breaker. Its methods are
+// called by many goroutines at once. Package breaker has one.
+type Breaker interface {
+	// Allow is asked before each call. An error keeps the call from the node;
+	// otherwise done is called once, with the call's error or nil.
+	Allow() (done func(err error), err error)
+}
+
+// A route is the way of one call: a node and its session.
+type route struct {
+	n    *node
+	l    *link
+	done func(error) // of the node's breaker; may be nil
+	at   int64       // when the call began, as of Client.now; 0 if that is of no interest
+}
+
+// begin counts a call that takes r.
+func (r *route) begin() {
+	r.n.started.Add(1)
+	if r.n.c.several() {
+		r.at = r.n.c.now()
+	}
+}
+
+// end counts the end of a call that took r.
+func (r *route) end(refused *Error) {
+	n := r.n
+	n.ended(refused)
+	switch {
+	case refused == nil:
+		n.unshun()
+		if r.at != 0 {
+			now := n.c.now()
+			n.took(time.Duration(now-r.at), now)
+		}
+	case refused.byPeer() && refused.crowded():
+		n.shun(n.c.backoff, n.c.now())
+	case refused.Outcome == OutcomeFailed:
+		n.unshun()
+	}
+	if r.done != nil {
+		r.done(asError(refused))
+	}
+}
+
+// several reports whether there is a choice between nodes.
+func (c *Client) several() bool { return len(*c.nodes.Load()) > 1 }
+
+// pick returns a node that takes calls, but for those in not if there is
+// another; without a node if there is none. Of two chosen at random it takes the
+// one where less is to be waited for ("power of two choices"): unlike always the
+// best of all it does not send every client's calls to the same node. Nodes that
+// refused calls lately are taken when there are no others.
+//
+// An error says that breakers keep calls from every node.
+func (c *Client) pick(not []*node) (r route, _ error) {
+	nodes := *c.nodes.Load()
+	if len(nodes) == 1 && nodes[0].breaker == nil {
+		return route{n: nodes[0], l: nodes[0].link.Load()}, nil
+	}
+	var broken error
+	var closed []*node // by their breakers
+	for {
+		n, l := c.choose(nodes, not, closed)
+		if n == nil && len(not) > 0 {
+			n, l = c.choose(nodes, nil, closed)
+		}
+		if n == nil {
+			return route{}, broken
+		}
+		if n.breaker == nil {
+			return route{n: n, l: l}, nil
+		}
+		done, err := n.breaker.Allow()
+		if err == nil {
+			return route{n: n, l: l, done: done}, nil
+		}
+		broken, closed = fmt.Errorf("%s: %w", n.addr, err), append(closed, n)
+	}
+}
+
+// choose is pick without breakers.
+func (c *Client) choose(nodes, not, nor []*node) (*node, *link) {
+	now := c.now()
+	n, l := chooseOf(nodes, func(n *node) bool {
+		return n.shunned.Load() <= now && !slices.Contains(not, n) && !slices.Contains(nor, n)
+	}, now)
+	if n == nil {
+		n, l = chooseOf(nodes, func(n *node) bool { return !slices.Contains(not, n) && !slices.Contains(nor, n) }, now)
+	}
+	return n, l
+}
+
+// chooseOf chooses among those that are connected and fit.
+func chooseOf(nodes []*node, fit func(*node) bool, now int64) (*node, *link) {
+	var two [2]*node
+	var links [2]*link
+	seen := uint32(0)
+	for _, n := range nodes {
+		l := n.link.Load()
+		if l == nil || !fit(n) {
+			continue
+		}
+		// Each pair of those that fit is as likely as any other.
+		at := seen
+		if seen >= 2 {
+			at = rand.Uint32N(seen + 1)
+		}
+		if at < 2 {
+			two[at], links[at] = n, l
+		}
+		seen++
+	}
+	if seen >= 2 {
+		a, b := two[0].load(now), two[1].load(now)
+		if b < a || b == a && rand.Uint32N(2) == 0 {
+			return two[1], links[1]
+		}
+	}
+	return two[0], links[0]
+}
+
+// route returns the way of a call. While there is none it waits for one, until
+// ctx ends.
+func (c *Client) route(ctx context.Context, not []*node) (route, *Error) {
+	if r, err := c.pick(not); r.l != nil {
+		return r, nil
+	} else if err != nil {
+		return r, allBroken(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return route{}, notSent(err)
+	}
+	c.waiting.Add(1)
+	defer c.waiting.Add(-1)
+	for {
+		c.mu.Lock()
+		closed, changed := c.closed, c.watch()
+		c.mu.Unlock()
+		if closed {
+			return route{}, refusal(Unavailable, "the client is closed")
+		}
+		if r, err := c.pick(not); r.l != nil {
+			return r, nil
+		} else if err != nil {
+			return r, allBroken(err)
+		}
+		for _, n := range *c.nodes.Load() {
+			n.hurry()
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return route{}, c.noRoute(ctx)
+		}
+	}
+}
+
+// allBroken is the error of a call that breakers keep from every node.
+func allBroken(err error) *Error {
+	return &Error{Code: Unavailable, Outcome: OutcomeNotRun, Message: "no node takes calls: " + err.Error(), cause: err}
+}
+
+// noRoute is the error of a call that waited for a connection until its ctx
+// ended: it says how the last attempts failed.
+func (c *Client) noRoute(ctx context.Context) *Error {
+	e := &Error{Code: CodeOf(ctx.Err()), Outcome: OutcomeNotRun, cause: ctx.Err()}
+	e.Message = "no connection: " + c.reasons() + ": " + ctx.Err().Error()
+	return e
+}
+
+// reasons says why no node is connected.
+func (c *Client) reasons() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var texts []string
+	for _, n := range *c.nodes.Load() {
+		text := n.addr + ": "
+		if n.err != nil {
+			text += errText(n.err)
+		} else {
+			text += "still " + n.phase.String()
+		}
+		if texts = append(texts, text); len(texts) == 4 {
+			break // enough to act on
+		}
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,10 @@
+package handlers
+
+// The bounds of a Chat.
+const (
+	MaxMembers   = maxMembers
+	MaxUnheard   = maxUnheard
+	ChatPace     = chatPace
+	ChatBurst    = chatBurst
+	FarewellTime = farewellTime
+)
