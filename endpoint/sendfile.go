@@ -2,77 +2,80 @@ package endpoint
 
 import (
 	"io"
-	"io/fs"
+	"math"
+	"net"
 	"os"
-	"syscall"
+	"reflect"
 	"time"
 
 	"github.com/pkg/errors"
 )
 
-// ReadFrom writes what r has, under the limits of Write. It is what io.Copy and
-// bufio.Writer look for: a file goes from the kernel's cache to a TCP socket by
-// sendfile(2), without a copy to this process.
+// ReadFrom writes what r has to give, until io.EOF. io.Copy to a handler's rw
+// comes to here when nothing is buffered there. A file goes from the kernel
+// to the socket, by sendfile where the system has it: package net gets it a step
+// at a time, so that the limits of time hold as for Write. Everything else is
+// copied through a buffer of the size that bufio would have used.
 func (t *transport) ReadFrom(r io.Reader) (written int64, err error) {
-	to, ok := t.Conn.(io.ReaderFrom)
-	f, left := fileOf(r)
-	if !ok || f == nil {
-		return io.Copy(writerOnly{t}, r)
+	file, left := r, int64(math.MaxInt64)
+	limited, ok := r.(*io.LimitedReader)
+	if ok {
+		file, left = limited.R, limited.N
 	}
-	if limited, ok := r.(*io.LimitedReader); ok {
-		defer func() { limited.N -= written }()
+	tcp, ok := t.Conn.(*net.TCPConn)
+	if !ok || !isFile(file) {
+		return io.CopyBuffer(onlyWriter{t}, onlyReader{r}, make([]byte, writeBuffer))
 	}
-	for written < left {
-		want := min(left-written, int64(step-t.writeMoved))
-		n, err := t.sendPart(to, f, want)
+	for left > 0 && err == nil {
+		var n int64
+		n, err = t.sendStep(tcp, file, min(left, int64(step-t.writeMoved)))
+		if n == 0 {
+			break
+		}
+		written, left = written+n, left-n
+	}
+	if limited != nil {
+		limited.N = left
+	}
+	return written, err
+}
+
+// sendStep sends up to size bytes of a file, which is at most what is left of
+// the step. It sends none at the end of the file.
+func (t *transport) sendStep(tcp *net.TCPConn, file io.Reader, size int64) (written int64, err error) {
+	start := now()
+	for current := start; ; current = now() {
+		if err := t.armWrite(start-int64(t.writeWaited), current); err != nil {
+			return written, err
+		}
+		n, err := tcp.ReadFrom(&io.LimitedReader{R: file, N: size - written})
 		written += n
-		if err != nil || n < want {
+		if n > 0 {
+			t.moved.Store(now())
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.countWrite(int(written), time.Duration(t.moved.Load()-start))
 			return written, err
 		}
 	}
-	return written, nil
 }
 
-// A file is what package net uses sendfile for: an *os.File, which comes in a
-// wrapper from its own WriteTo.
-type file interface {
-	fs.File
-	io.Seeker
-	syscall.Conn
+// isFile reports whether r is a regular file and nothing more: not a type with
+// a Read of its own around one, which package net would pass by.
+func isFile(r io.Reader) bool {
+	f, ok := r.(interface{ Stat() (os.FileInfo, error) })
+	if _, plain := r.(*os.File); !ok || !plain && reflect.TypeOf(r).PkgPath() != "os" { // as File.WriteTo hands itself on
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode().IsRegular()
 }
 
-// fileOf returns the file that r reads, and how much of it at most; nil for
-// another reader.
-func fileOf(r io.Reader) (f file, most int64) {
-	if limited, ok := r.(*io.LimitedReader); ok {
-		r, most = limited.R, limited.N
-	} else {
-		most = 1<<63 - 1
-	}
-	f, _ = r.(file)
-	return f, most
-}
+// onlyReader and onlyWriter hide what else there is: io.Copy would come back.
+type (
+	onlyReader struct{ r io.Reader }
+	onlyWriter struct{ w io.Writer }
+)
 
-// sendPart sends so much of f, at most what is left of the step, and less
-// only at the file's end. Unlike writeOne's its deadline is never one that fires
-// too early: of a file that the kernel cannot send net reads a part before it
-// writes it, and what was read could not be written again.
-func (t *transport) sendPart(to io.ReaderFrom, f file, want int64) (int64, error) {
-	start := now()
-	t.writeArmed = 0
-	if err := t.armWrite(start-int64(t.writeWaited), start); err != nil {
-		return 0, err
-	}
-	n, err := to.ReadFrom(&io.LimitedReader{R: f, N: want})
-	if n > 0 {
-		t.moved.Store(now())
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) && t.writeBy == 0 {
-		return n, t.fail("Progress", t.limits.Progress, "the peer took too little")
-	}
-	t.countWrite(int(n), time.Duration(now()-start))
-	return n, err
-}
-
-// writerOnly hides ReadFrom from io.Copy.
-type writerOnly struct{ io.Writer }
+func (o onlyReader) Read(p []byte) (int, error)  { return o.r.Read(p) }
+func (o onlyWriter) Write(p []byte) (int, error) { return o.w.Write(p) }

@@ -2,14 +2,13 @@ package endpoint_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
+	"runtime"
 	"testing"
 	"time"
 
@@ -19,114 +18,115 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sending is a connection that keeps what its ReadFrom is given.
-type sending struct {
-	net.Conn
-	files int
-	most  int64
-}
-
-func (s *sending) ReadFrom(r io.Reader) (int64, error) {
-	l := r.(*io.LimitedReader) // as net.TCPConn takes it for sendfile
-	if _, ok := l.R.(syscall.Conn); ok {
-		s.files++
+// fileOf returns the name of a new file of random bytes, and the bytes.
+func fileOf(t *testing.T, size int) (string, []byte) {
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(rand.Uint32())
 	}
-	s.most = max(s.most, l.N)
-	return io.Copy(s.Conn, r)
+	name := filepath.Join(t.TempDir(), "data")
+	require.NoError(t, os.WriteFile(name, data, 0o600))
+	return name, data
 }
 
-func testFile(t *testing.T, size int) (*os.File, []byte) {
-	t.Helper()
-	content := make([]byte, size)
-	r := seeded(t)
-	for i := range content {
-		content[i] = byte(r.Uint32())
+// oddReader is a file that reads as something else.
+type oddReader struct{ *os.File }
+
+func (o oddReader) Read(p []byte) (int, error) {
+	n, err := o.File.Read(p)
+	for i := range p[:n] {
+		p[i] ^= 1
 	}
-	path := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(path, content, 0o600))
-	f, err := os.Open(path)
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, f.Close()) })
-	return f, content
+	return n, err
 }
 
-// TestSendfile: what a handler copies from a file reaches the connection as the
-// file itself, in steps of the limit Progress, whatever was written before.
-func TestSendfile(t *testing.T) {
-	const size = 1<<20 + 12345
-	for name, test := range map[string]struct {
-		head string
-		from func(f *os.File) io.Reader
-		size int
-		file bool
-	}{
-		"file":         {from: func(f *os.File) io.Reader { return f }, size: size, file: true},
-		"behind text":  {head: "some text\n", from: func(f *os.File) io.Reader { return f }, size: size, file: true},
-		"part":         {from: func(f *os.File) io.Reader { return io.LimitReader(f, 100_000) }, size: 100_000, file: true},
-		"nothing":      {from: func(f *os.File) io.Reader { return io.LimitReader(f, 0) }, file: true},
-		"more than is": {from: func(f *os.File) io.Reader { return io.LimitReader(f, 2*size) }, size: size, file: true},
-		"other reader": {from: func(f *os.File) io.Reader { return struct{ io.Reader }{f} }, size: size},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, content := testFile(t, size)
-			near, far := net.Pipe()
-			got := make(chan []byte, 1)
-			go func() {
-				b, _ := io.ReadAll(far)
-				got <- b
-			}()
-			conn := &sending{Conn: near}
-			w := bufio.NewWriter(endpoint.NewTransport(conn, endpoint.Limits{}))
-			_, err := w.WriteString(test.head)
-			require.NoError(t, err)
-			n, err := io.Copy(w, test.from(f))
-			require.NoError(t, err)
-			assert.EqualValues(t, test.size, n)
-			require.NoError(t, w.Flush())
-			require.NoError(t, near.Close())
-			assert.True(t, bytes.Equal(append([]byte(test.head), content[:test.size]...), <-got))
-			assert.Equal(t, test.file && test.size > 0, conn.files > 0)
-			assert.LessOrEqual(t, conn.most, int64(64<<10))
-			require.NoError(t, far.Close())
-		})
+// TestFilesGoByTheKernel: a raw handler that copies a file to its rw has it sent by package net, in steps and without a
+// buffer: each step that net copied itself would allocate 32 KiB. What is buffered before and written behind stays in order,
+// and what only looks like a file is read.
+func TestFilesGoByTheKernel(t *testing.T) {
+	if raceEnabled || runtime.GOOS != "linux" {
+		t.Skip("not a figure of the library")
 	}
-}
-
-// TestSendfileServed: a raw command that copies a file, to a caller that reads
-// it slowly and to one that reads nothing and is cut.
-func TestSendfileServed(t *testing.T) {
-	f, content := testFile(t, 8<<20)
-	failed := make(chan error, 2)
+	const size = 16<<20 + 12345
+	name, data := fileOf(t, size)
 	n := tcpNode(t, func(e *endpoint.Endpoint) {
-		e.Limits.Progress = 500 * time.Millisecond
 		e.Handle("FILE", endpoint.ServeFunc(func(_ context.Context, rw *bufio.ReadWriter) error {
-			_, err := f.Seek(0, io.SeekStart)
-			if err == nil {
-				_, err = io.Copy(rw, f)
+			f, err := os.Open(name)
+			if err != nil {
+				return err
 			}
+			defer f.Close()
+			_, _ = rw.WriteString("begin")
+			if _, err := io.CopyN(rw, f, 100_000); err != nil {
+				return err
+			}
+			if _, err := io.Copy(rw, f); err != nil {
+				return err
+			}
+			_, err = rw.WriteString("end")
+			return err
+		}))
+		e.Handle("ODD", endpoint.ServeFunc(func(_ context.Context, rw *bufio.ReadWriter) error {
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = rw.ReadFrom(io.LimitReader(oddReader{f}, 1<<20))
+			return err
+		}))
+	})
+	c, err := net.Dial("tcp", n.net.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	got := make([]byte, size+8)
+	for range 2 { // the second time pools are warm
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = io.WriteString(c, "FILE\n")
+		require.NoError(t, err)
+		_, err = io.ReadFull(c, got)
+		require.NoError(t, err)
+		runtime.ReadMemStats(&after)
+		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+	}
+	assert.Equal(t, "begin", string(got[:5]))
+	assert.True(t, string(got[5:5+size]) == string(data))
+	assert.Equal(t, "end", string(got[5+size:]))
+
+	_, err = io.WriteString(c, "ODD\n")
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, got[:1<<20])
+	require.NoError(t, err)
+	for i := range 1 << 20 {
+		if got[i] != data[i]^1 {
+			require.Fail(t, "the reader was passed by", "at %d", i)
+		}
+	}
+}
+
+// TestFileToPeerThatDoesNotRead: the limit Progress holds for files.
+func TestFileToPeerThatDoesNotRead(t *testing.T) {
+	name, _ := fileOf(t, 32<<20)
+	failed := make(chan error, 1)
+	n := tcpNode(t, func(e *endpoint.Endpoint) {
+		e.Limits.Progress = 50 * time.Millisecond
+		e.Handle("FILE", endpoint.ServeFunc(func(_ context.Context, rw *bufio.ReadWriter) error {
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = io.Copy(rw, f)
 			failed <- err
 			return err
 		}))
 	})
-	conn, err := endpoint.Open(n.net.Addr().String())
+	c, err := net.Dial("tcp", n.net.Addr().String())
 	require.NoError(t, err)
-	require.NoError(t, conn.Command("FILE"))
-	require.NoError(t, conn.Flush())
-	got := make([]byte, len(content))
-	for i := 0; i < len(got); i += 1 << 20 {
-		_, err := io.ReadFull(conn, got[i:min(i+1<<20, len(got))])
-		require.NoError(t, err)
-		time.Sleep(20 * time.Millisecond)
-	}
-	assert.True(t, bytes.Equal(content, got))
-	require.NoError(t, <-failed)
-	require.NoError(t, conn.Command("FILE"))
-	require.NoError(t, conn.Flush())
-	err = <-failed
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	assert.Contains(t, err.Error(), "limit Progress")
-	require.NoError(t, conn.Close())
-	assert.Eventually(t, func() bool {
-		return strings.Contains(strings.Join(n.all(), ""), "Progress")
-	}, 5*time.Second, 10*time.Millisecond)
+	defer c.Close()
+	_, err = io.WriteString(c, "FILE\n")
+	require.NoError(t, err)
+	require.ErrorIs(t, <-failed, os.ErrDeadlineExceeded)
+	require.Eventually(t, func() bool { return len(n.with("limit=Progress")) == 1 }, patience, time.Millisecond)
 }
