@@ -225,7 +225,11 @@ func (s *Session) Close() error {
 // bytes.
 func (s *Session) Abort(err error) {
 	s.mu.Lock()
-	s.fail(err, &wire.GoAway{Last: s.taken, Message: []byte("closed")})
+	var farewell *wire.GoAway
+	if s.cfg.Accept != nil { // otherwise the peer has no call to be told of, and the end of the connection says the rest
+		farewell = &wire.GoAway{Last: s.taken, Message: []byte("closed")}
+	}
+	s.fail(err, farewell)
 	s.release(false)
 }
 
