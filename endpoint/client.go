@@ -161,7 +161,7 @@ func (d *Dialer) dialSession(ctx context.Context, addr string, budget *session.B
 	}
 	limits := d.Limits
 	l := &link{e: d.Endpoint, limits: &limits, logger: loggerOr(d.Logger), peer: newPeer(conn, stream)}
-	l.start(stream, linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, budget: budget})
+	l.start(stream, linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, spin: d.Spin, budget: budget})
 	s := l.s.Load()
 	select {
 	case <-s.Ready():

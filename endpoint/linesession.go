@@ -44,7 +44,7 @@ func (c *lineConn) converse(ahead []byte) {
 	}
 	begun := make(chan struct{})
 	l.start(stream, linkConfig{
-		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, budget: c.e.inFlight,
+		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, spin: c.e.Spin, budget: c.e.inFlight,
 		ended: func() { go c.afterSession(begun) },
 	})
 	s := l.s.Load()
