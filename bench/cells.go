@@ -30,7 +30,9 @@ type kind struct {
 	who     func(*peers.Peer) bool
 }
 
-func everybody(*peers.Peer) bool { return true }
+func allPeers(*peers.Peer) bool { return true }
+
+func everybody(p *peers.Peer) bool { return p.Name != peers.Spinning } // whose set-up is of interest for calls alone
 
 func streamers(p *peers.Peer) bool { return p.Streams && p.Name != peers.GRPCWorkers }
 
@@ -55,7 +57,7 @@ var (
 			{"B/call, server", load.BytesServer, count},
 			{"client", load.BytesClient, count},
 		},
-		ratios: []load.Metric{load.Rate, load.CPU}, busy: true, who: everybody,
+		ratios: []load.Metric{load.Rate, load.CPU}, busy: true, who: allPeers,
 	}
 	streamKind = &kind{
 		title: "Streams",

@@ -47,6 +47,7 @@ type Client struct {
 	began   time.Time
 	asked   chan struct{} // one token when the names are to be resolved again
 
+	dialed    atomic.Bool  // Dial has returned
 	waiting   atomic.Int64 // calls that wait for a connection
 	tokens    tokens
 	hedging   hedgeTokens
@@ -91,6 +92,7 @@ func (d *Dialer) Dial(ctx context.Context, addrs ...string) (*Client, error) {
 		_ = c.Close()
 		return nil, errors.WithStack(err)
 	}
+	c.dialed.Store(true)
 	return c, nil
 }
 
@@ -159,7 +161,7 @@ func (d *Dialer) dialSession(ctx context.Context, addr string, budget *session.B
 	}
 	limits := d.Limits
 	l := &link{e: d.Endpoint, limits: &limits, logger: loggerOr(d.Logger), peer: newPeer(conn, stream)}
-	l.start(stream, linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, budget: budget})
+	l.start(stream, linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, spin: d.Spin, budget: budget})
 	s := l.s.Load()
 	select {
 	case <-s.Ready():

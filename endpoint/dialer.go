@@ -39,6 +39,9 @@ type Dialer struct {
 	// Heartbeat is as of an Endpoint, for sessions.
 	Heartbeat time.Duration
 
+	// Spin is as of an Endpoint, for the replies to a Client.
+	Spin time.Duration
+
 	// Endpoint, if set, is what the other end of a session may call back. It
 	// need not listen. Its Limits bound what such calls hold: Calls for each
 	// session, InFlight together with those of its other connections. Its

@@ -166,14 +166,17 @@ func errText(err error) string {
 	return before + e.Message
 }
 
-// A message is expected to decode to firstAllowance bytes for each of its own.
-// Most take less; one that takes more is decoded anew with nextAllowance times
-// as much, up to Limits.Decoded. Without this, every small call would have to be
+// A message is expected to decode to firstAllowance bytes for each of its own, a
+// large one to largeAllowance for each and largeMore: 30 of 64 KiB at a time
+// would be all that a session may hold otherwise. Most take less; one that takes
+// more is decoded anew with nextAllowance times as much, up to Limits.Decoded. Without this, every small call would have to be
 // charged Limits.Decoded while it decodes, and three at a time would be all. A
 // large message is content with less where so much is not to be had: most
 // decode to about what they are on the wire.
 const (
 	firstAllowance = 32
+	largeAllowance = 2
+	largeMore      = 64 << 10
 	nextAllowance  = 4
 
 	// No first try takes more than this part of what all calls may hold: what they
@@ -200,7 +203,7 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 	if c.limit >= 0 {
 		whole = max(1, min(whole, c.limit-wire)) // more could not be held
 	}
-	least, allowed := leastCharge+wire, leastCharge+firstAllowance*wire
+	least, allowed := leastCharge+wire, leastCharge+min(firstAllowance*wire, largeMore+largeAllowance*wire)
 	if c.limit >= 0 {
 		allowed = min(allowed, max(least, c.limit/largeShare))
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,9 +37,8 @@ type lineConn struct {
 	inProcess  bool          // a session that this process opens with itself
 	done       chan struct{} // closed at the end, if not nil
 	session    atomic.Pointer[session.Session]
-	uncut      func() bool    // if not nil, takes back that the end of ctx ends the session
-	drained    atomic.Bool    // the session is being drained, or must not be any more
-	drain      sync.WaitGroup // of the goroutine that drains it
+	uncut      func() bool                   // if not nil, takes back that the end of ctx ends the session
+	drained    atomic.Pointer[chan struct{}] // closed when the session has been drained; nil: nobody does
 
 	b        *buffers
 	received int64              // bytes that went into read buffers

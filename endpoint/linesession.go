@@ -44,7 +44,7 @@ func (c *lineConn) converse(ahead []byte) {
 	}
 	begun := make(chan struct{})
 	l.start(stream, linkConfig{
-		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, budget: c.e.inFlight,
+		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, spin: c.e.Spin, budget: c.e.inFlight,
 		ended: func() { go c.afterSession(begun) },
 	})
 	s := l.s.Load()
@@ -63,10 +63,14 @@ func (c *lineConn) converse(ahead []byte) {
 // drainSession starts the goroutine that drains c's session, once. It ends with
 // the session.
 func (c *lineConn) drainSession(s *session.Session) {
-	if c.drained.Swap(true) {
+	drained := make(chan struct{})
+	if !c.drained.CompareAndSwap(nil, &drained) {
 		return
 	}
-	c.drain.Go(func() { _ = s.Shutdown(c.ctx) }) // cut cancels it
+	go func() {
+		defer close(drained)
+		_ = s.Shutdown(c.ctx) // cut cancels it
+	}()
 }
 
 // afterSession ends c when its session has ended and the last handler has
@@ -74,8 +78,8 @@ func (c *lineConn) drainSession(s *session.Session) {
 func (c *lineConn) afterSession(begun <-chan struct{}) {
 	<-begun
 	c.session.Load().Wait()
-	if c.drained.Swap(true) {
-		c.drain.Wait()
+	if never := (chan struct{})(nil); !c.drained.CompareAndSwap(nil, &never) {
+		<-*c.drained.Load()
 	}
 	if c.uncut != nil {
 		c.uncut()

@@ -40,6 +40,7 @@ type linkConfig struct {
 	greeting  string // what is expected ahead of the peer's
 	buffered  []byte // what was read behind the command line
 	heartbeat time.Duration
+	spin      time.Duration
 	budget    *session.Budget // of the endpoint
 	ended     func()          // see session.Config.OnEnd
 }
@@ -61,7 +62,7 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 		Dialer: c.dialer, Preface: []byte(c.preface), Greeting: c.greeting, Buffered: c.buffered,
 		Message: l.limits.Message, Calls: l.limits.Calls, Budget: l.budget, Heartbeat: c.heartbeat,
 		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: l.ctx, Logger: l.logger,
-		OnEnd: c.ended,
+		OnEnd: c.ended, Spin: c.spin,
 	}
 	if l.e != nil {
 		config.Accept, config.OnLimit = l.accept, l.e.onLimit

@@ -67,7 +67,11 @@ func (n *node) run() {
 	hangups := 0 // in a row, of a peer that had greeted; attempts that failed before are not its fault
 	for n.pause(last) {
 		n.set(PhaseConnecting, time.Time{})
-		l, err := n.c.d.dialSession(n.ctx, n.addr, n.c.budget, n.hurried)
+		var hurried func() bool // nobody waits before Dial has returned
+		if n.c.dialed.Load() {
+			hurried = n.hurried
+		}
+		l, err := n.c.d.dialSession(n.ctx, n.addr, n.c.budget, hurried)
 		switch {
 		case err != nil:
 			last = attempt{failures: last.failures + 1, at: time.Now(), reached: false}

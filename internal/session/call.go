@@ -55,8 +55,21 @@ func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) 
 // grow a small one each time would cost more than the rest of the call.
 func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) {
 	size := s.size.Load()
-	own, done := getBuffer(int(size)), false
-	defer func() { // deferred for runtime.Goexit in a user's method
+	own, err := encodedInto(size, encode)
+	if err != nil {
+		return nil, err
+	}
+	if n := int64(len(own.b)); n > size || n < size/4 {
+		s.size.Store((size + 3*n) / 4)
+	}
+	return own, nil
+}
+
+// encodedInto returns what encode appends to a buffer made for size bytes.
+func encodedInto(size int64, encode func([]byte) ([]byte, error)) (*buffer, error) {
+	own := getBuffer(int(size))
+	done := false
+	defer func() { // for runtime.Goexit in a method of the value too
 		if !done {
 			putBuffer(own)
 		}
@@ -66,9 +79,6 @@ func (s *Session) encoded(encode func([]byte) ([]byte, error)) (*buffer, error) 
 		return nil, err
 	}
 	own.b, done = b, true
-	if n := int64(len(b)); n > size || n < size/4 {
-		s.size.Store((size + 3*n) / 4)
-	}
 	return own, nil
 }
 

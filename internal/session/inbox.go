@@ -21,6 +21,7 @@ type inbox struct {
 	whole      uint64 // finished messages
 	empties    uint64 // those of them, of no bytes, that came after all that is in the chunks
 	open       int64  // bytes of the message that is not finished
+	last       int64  // bytes of the message that was finished last
 	ended      bool   // END has come
 	held       int64  // capacity of the chunks
 	busy       bool   // the receiver looks at the message at the front: nothing may be dropped
@@ -36,6 +37,8 @@ const (
 	markRun  = 2 // no bytes: the length counts empty messages
 
 	partHead = 5 // bytes of the head of a part, fixed because its length grows; 33 bits are more than a chunk holds
+
+	largePart = 32 << 10 // bytes of a message's first frame that are taken for a large message's
 )
 
 // addRaw copies bytes of a raw stream to the end.
@@ -70,7 +73,9 @@ func (in *inbox) add(data []byte, eom bool) {
 	}
 	switch {
 	case !eom:
-		in.addPart(data)
+		in.addPart(data, markPart)
+	case in.parted && cap(in.tail.b)-len(in.tail.b) >= len(data):
+		in.addPart(data, markEnd) // so that a message in one chunk is in one piece
 	case in.open == 0 && len(data) == 0:
 		in.empties++
 	default:
@@ -79,30 +84,41 @@ func (in *inbox) add(data []byte, eom bool) {
 	}
 	in.open += int64(len(data))
 	if eom {
+		in.last = in.open
 		in.open, in.parted = 0, false
 	}
 }
 
 // addPart copies part of a message: into the entry that the parts before it are in, if that has room.
-func (in *inbox) addPart(data []byte) {
-	if len(data) == 0 {
+func (in *inbox) addPart(data []byte, mark uint64) {
+	if len(data) == 0 && mark == markPart {
 		return
 	}
 	if in.parted && cap(in.tail.b)-len(in.tail.b) >= len(data) {
 		c := in.tail
 		c.b = append(c.b, data...)
-		putPadded(c.b[in.part:in.part+partHead], uint64(len(c.b)-in.part-partHead)<<2|markPart)
+		putPadded(c.b[in.part:in.part+partHead], uint64(len(c.b)-in.part-partHead)<<2|mark)
 		return
 	}
 	in.flushEmpties()
 	if in.tail == nil || cap(in.tail.b)-len(in.tail.b) < partHead+len(data) {
-		in.grow(partHead + len(data))
+		in.grow(partHead + in.expect(len(data)))
 	}
 	c := in.tail
 	in.part, in.parted = len(c.b), true
 	c.b = append(c.b, make([]byte, partHead)...)
 	c.b = append(c.b, data...)
 	putPadded(c.b[in.part:in.part+partHead], uint64(len(data))<<2|markPart)
+}
+
+// expect returns how much room to make for a message of which n bytes have come: so much that the rest of it needs no other chunk,
+// if it is like the one before, for to join a message of 1 MiB costs as much as to copy it to here. A message that began with a
+// full frame is expected to have little more.
+func (in *inbox) expect(n int) int {
+	if n < largePart || in.open > 0 {
+		return n
+	}
+	return max(n+n/2, int(min(in.last, 1<<(maxBuffer-1)-partHead)))
 }
 
 // flushEmpties writes down the empty messages that came before what comes now.

@@ -11,6 +11,8 @@ func newRawConn(net.Conn) *rawConn { return nil }
 
 func (*rawConn) wait(func(int) (int, error)) (int, error) { return 0, net.ErrClosed }
 
+func (*rawConn) tryRead(func(int) (int, error)) (int, error) { return 0, net.ErrClosed }
+
 func (*rawConn) tryWrite([]byte) (int, error) { return 0, net.ErrClosed }
 
 func readFD(int, []byte) (int, error) { return 0, net.ErrClosed }

@@ -16,6 +16,7 @@ type rawConn struct {
 
 	// What the functions given to c work on: fields, so that they are made once and not for each call.
 	readFunc  func(fd uintptr) bool
+	tryFunc   func(fd uintptr)
 	read      func(fd int) (int, error) // fills the reader's buffer
 	n         int
 	err       error
@@ -42,7 +43,7 @@ func newRawConn(conn net.Conn) *rawConn {
 		return nil
 	}
 	r := &rawConn{c: c}
-	r.readFunc, r.writeFunc = r.doRead, r.doWrite
+	r.readFunc, r.tryFunc, r.writeFunc = r.doRead, r.doTry, r.doWrite
 	return r
 }
 
@@ -58,6 +59,17 @@ func (r *rawConn) wait(read func(fd int) (int, error)) (int, error) {
 	}
 	return r.n, r.err
 }
+
+// tryRead is wait without the waiting: the error says EAGAIN where there is nothing to read.
+func (r *rawConn) tryRead(read func(fd int) (int, error)) (int, error) {
+	r.read = read
+	if err := r.c.Control(r.tryFunc); err != nil {
+		return 0, err
+	}
+	return r.n, r.err
+}
+
+func (r *rawConn) doTry(fd uintptr) { r.n, r.err = r.read(int(fd)) }
 
 func (r *rawConn) doRead(fd uintptr) bool {
 	r.n, r.err = r.read(int(fd))

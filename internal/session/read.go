@@ -20,6 +20,8 @@ type reader struct {
 	buf  *buffer                   // bytes from buf.r on are not yet parsed; nil if there are none
 	fill func(fd int) (int, error) // of a socket
 	full bool                      // the last read filled the buffer: the next one may be large
+
+	spinner
 }
 
 // readLoop reads frames until the connection fails, the session ends or the guard gives the reading to another goroutine; then
@@ -182,6 +184,7 @@ func (r *reader) frames() error {
 		return nil
 	}
 	s.mu.Lock()
+	frames := s.stats.Frames
 	var err error
 	for err == nil && !s.ended {
 		var f wire.Frame
@@ -198,6 +201,7 @@ func (r *reader) frames() error {
 		err = s.handle(f)
 		r.buf.r += n
 	}
+	r.lone = s.stats.Frames-frames == 1 && len(b) <= smallRead
 	if err == nil && s.ended {
 		err = s.err
 	}
@@ -229,7 +233,12 @@ func (r *reader) more() error {
 	}
 	var n int
 	var err error
-	if r.s.raw != nil {
+	if r.s.cfg.Spin > 0 && r.s.raw != nil {
+		n = r.spin()
+	}
+	if n > 0 {
+		// It is there.
+	} else if r.s.raw != nil {
 		n, err = r.s.raw.wait(r.fill)
 	} else {
 		n, err = r.readWrapped()

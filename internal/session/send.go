@@ -206,10 +206,11 @@ func (st *Stream) Send(ctx context.Context, p []byte) error {
 
 // SendBy is Send of what encode appends to a slice of the session's and returns. Its errors are returned as they are.
 func (st *Stream) SendBy(ctx context.Context, encode func([]byte) ([]byte, error)) error {
-	own, err := st.s.encoded(encode)
+	own, err := encodedInto(st.size, encode)
 	if err != nil {
 		return err
 	}
+	st.size = int64(len(own.b))
 	if err := st.s.checkSize(ctx, len(own.b)); err != nil {
 		putBuffer(own)
 		return unknownOutcome(err)

@@ -51,6 +51,7 @@ type Config struct {
 	Budget    *Budget       // 64 MiB: for what calls of the peer's hold
 	Heartbeat time.Duration // 15 s: the wish told to the peer; the larger of both holds
 	Handshake time.Duration // 10 s: until the peer's HELLO
+	Spin      time.Duration // none: how long the reader of a socket looks for an answer before it waits; 1 ms at most
 	Progress  time.Duration // 10 s: for a frame to become whole, and for 64 KiB of a message or of what is written
 
 	Program string          // name and version, told to the peer
@@ -83,6 +84,7 @@ func (c Config) withDefaults() Config {
 	pickTime(&c.Heartbeat, defaultHeartbeat)
 	pickTime(&c.Handshake, defaultHandshake)
 	pickTime(&c.Progress, defaultProgress)
+	c.Spin = min(max(c.Spin, 0), maxSpin)
 	c.Heartbeat = clampHeartbeat(c.Heartbeat)
 	if c.Budget == nil {
 		c.Budget = NewBudget(defaultInFlight, nil)
@@ -109,7 +111,8 @@ type Session struct {
 	hello      event          // the peer's HELLO is there, or the session has ended
 	timer      *time.Timer    // calls tick
 	rx         atomic.Uint64  // bytes read
-	size       atomic.Int64   // of messages encoded lately: how large a slice to encode the next into
+	spins      struct{ hits, misses atomic.Uint64 }
+	size       atomic.Int64 // of messages encoded lately: how large a slice to encode the next into
 
 	reader reader // of the goroutine that reads
 	turn   turns
@@ -225,7 +228,11 @@ func (s *Session) Close() error {
 // bytes.
 func (s *Session) Abort(err error) {
 	s.mu.Lock()
-	s.fail(err, &wire.GoAway{Last: s.taken, Message: []byte("closed")})
+	var farewell *wire.GoAway
+	if s.cfg.Accept != nil { // otherwise the peer has no call to be told of, and the end of the connection says the rest
+		farewell = &wire.GoAway{Last: s.taken, Message: []byte("closed")}
+	}
+	s.fail(err, farewell)
 	s.release(false)
 }
 
@@ -239,6 +246,8 @@ type Stats struct {
 	Serving  int    // calls of the peer's, now
 	Waiting  int    // calls that wait for a place at the peer, now
 	Received uint64 // bytes read
+	Spins    uint64 // times that the reader looked for an answer before it waited
+	Found    uint64 // ... and found one
 	Program  string // the peer's name and version
 	Limits   [numLimits]uint64
 }
@@ -263,6 +272,8 @@ func (s *Session) Stats() Stats {
 	st := Stats{Counts: s.stats}
 	st.Open, st.Serving, st.Waiting = s.opened, s.served, s.places.len
 	st.Received = s.rx.Load()
+	st.Found = s.spins.hits.Load()
+	st.Spins = st.Found + s.spins.misses.Load()
 	st.Program = s.peer.Program
 	if s.limits != nil {
 		st.Limits = *s.limits

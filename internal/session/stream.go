@@ -23,6 +23,7 @@ type Stream struct {
 	pairs    wire.Pairs // of a local stream: the header as it travels
 	deadline time.Time  // zero: none
 
+	size     int64         // of the message that SendBy sent last: the next is expected to be like it
 	readable chan struct{} // one token when a reader should look again
 	writable chan struct{} // the same for a writer
 
@@ -116,10 +117,12 @@ func (st *Stream) Receive(ctx context.Context, take func([]byte) error) error {
 			return err
 		}
 		s.mu.Unlock()
-		if err := wait(ctx, st.readable); err != nil {
+		err := wait(ctx, st.readable)
+		s.mu.Lock()
+		if err != nil && st.err == nil { // otherwise that says why ctx has ended
+			s.unlock()
 			return err
 		}
-		s.mu.Lock()
 	}
 	st.in.busy = true
 	st.parts = st.in.message(st.parts[:0])
@@ -184,10 +187,12 @@ func (st *Stream) Read(ctx context.Context, p []byte) (int, error) {
 			return 0, err
 		}
 		s.mu.Unlock()
-		if err := wait(ctx, st.readable); err != nil {
+		err := wait(ctx, st.readable)
+		s.mu.Lock()
+		if err != nil && st.err == nil {
+			s.unlock()
 			return 0, err
 		}
-		s.mu.Lock()
 	}
 	n := st.in.readRaw(p)
 	s.grant(st)
@@ -233,9 +238,24 @@ func (st *Stream) fail(s *Session, err *Error) {
 		st.err = err
 	}
 	st.dropPending()
-	if cancel := st.cancel; cancel != nil {
-		s.later(func() { cancel(err) })
+	cancel := st.cancel
+	if cancel == nil {
+		st.wake()
+		return
 	}
+	// Not before the context has ended: who finds that a write has failed asks it why.
+	s.later(func() {
+		cancel(err)
+		s.mu.Lock()
+		if st.err != nil { // or it is another call's
+			st.wake()
+		}
+		s.mu.Unlock()
+	})
+}
+
+// wake has those look again who wait to read or to write.
+func (st *Stream) wake() {
 	signal(st.readable)
 	signal(st.writable)
 }
