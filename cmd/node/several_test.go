@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"bufio"
 	"context"
 	"io"
 	"net"
@@ -78,8 +77,8 @@ func TestOneNode(t *testing.T) {
 		_, _ = io.WriteString(list, "ERR unimplemented not_run no such command\n")
 		_ = list.Close()
 		ping, _ := l.Accept()
-		line, _ := bufio.NewReader(ping).ReadString('\n')
-		_, _ = io.WriteString(ping, line)
+		line, _ := io.ReadAll(ping) // up to the end: who hangs up before has not had all
+		_, _ = ping.Write(line)
 		_ = ping.Close()
 	}()
 	r := run(t, nil, "-connect", first+","+l.Addr().String(), "PING")
