@@ -219,6 +219,11 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 	case kindInt64:
 		d.ints(unsafe.Slice((*int64)(p), n))
 		return
+	case kindString:
+		if d.strings(unsafe.Slice((*string)(p), n)); d.err != nil {
+			d.at("[]")
+		}
+		return
 	}
 	if et.kind.scalar() {
 		for i := range n {
