@@ -37,13 +37,21 @@ func (v *invocation) run(decode func() *Error) (answer *Error) {
 	defer func() {
 		err := v.guard(func() error { v.ctx.info.end(asError(answer)); return nil })
 		if err != nil && answer == nil {
-			_ = errors.As(err, &answer)
+			answer = ownOf(err)
 		}
 	}()
 	if len(v.e.Interceptors) == 0 { // without the closures of inside, which are allocated
 		return v.answer(v.enter(v.ctx, decode))
 	}
 	return v.answer(v.inside(decode))
+}
+
+// ownOf returns the *Error in err. It is apart from run so that what it finds
+// is allocated only there.
+func ownOf(err error) *Error {
+	var e *Error
+	_ = errors.As(err, &e)
+	return e
 }
 
 // inside runs the interceptors and, inside of them, decode and the handler.

@@ -220,9 +220,10 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 		d.ints(unsafe.Slice((*int64)(p), n))
 		return
 	case kindString:
-		if d.shortStrings(unsafe.Slice((*string)(p), n)) {
-			return
+		if d.strings(unsafe.Slice((*string)(p), n)); d.err != nil {
+			d.at("[]")
 		}
+		return
 	}
 	if et.kind.scalar() {
 		for i := range n {
@@ -251,37 +252,6 @@ func (d *decoder) elements(s *step, p ptr, n int) {
 		}
 	}
 	d.depth--
-}
-
-// sharedStrings is up to which size the strings of a list are parts of one string. It is what somebody who keeps one of them may
-// keep of the others.
-const sharedStrings = 256
-
-// shortStrings reads the strings of a list as parts of one copy of it, if that is short, and reports whether it did. A list of
-// three tags costs one allocation in place of three: of a call with one each way, 4 of 14.
-func (d *decoder) shortStrings(ss []string) bool {
-	begin := d.i
-	end := begin
-	for range ss {
-		if end >= len(d.b) || d.b[end] > 0x7f || end-begin > sharedStrings {
-			return false
-		}
-		end += 1 + int(d.b[end])
-	}
-	if end > len(d.b) || end-begin > sharedStrings || len(ss) < 2 {
-		return false
-	}
-	if !d.charge(roundUp(end - begin)) {
-		return true
-	}
-	run := string(d.b[begin:end])
-	for i, at := 0, 0; i < len(ss); i++ {
-		n := int(run[at])
-		ss[i] = run[at+1 : at+1+n]
-		at += 1 + n
-	}
-	d.i = end
-	return true
 }
 
 // floats keeps the position in a register and reads the nine bytes that a float usually has without a call: decoding the large

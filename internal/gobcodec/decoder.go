@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"unsafe"
 )
 
 // Reasons that several places give.
@@ -170,4 +171,40 @@ func (d *decoder) string() string {
 		return ""
 	}
 	return string(b)
+}
+
+const (
+	sharedBytes = 128 // the most that short strings of a list share: what one of them can keep in memory beside itself
+	sharers     = 32  // the most of them: so that no byte is looked at more often than that
+)
+
+// strings reads a list of strings. Those next to each other that are short share an allocation: it takes half the time for three
+// tags, and keeps no more in memory than the size classes of two strings.
+func (d *decoder) strings(ss []string) {
+	for len(ss) > 0 && d.err == nil {
+		n, total, i := 0, 0, d.i
+		for n < min(len(ss), sharers) && i < len(d.b) && d.b[i] <= 0x7f && total+int(d.b[i]) <= sharedBytes {
+			total += int(d.b[i])
+			i += 1 + int(d.b[i])
+			n++
+		}
+		if n < 2 || i > len(d.b) {
+			ss[0] = d.string()
+			ss = ss[1:]
+			continue
+		}
+		if !d.charge(roundUp(total)) {
+			return
+		}
+		shared := make([]byte, 0, total)
+		for k := range n {
+			l := int(d.b[d.i])
+			if ss[k] = ""; l > 0 {
+				shared = append(shared, d.b[d.i+1:d.i+1+l]...)
+				ss[k] = unsafe.String(&shared[len(shared)-l], l)
+			}
+			d.i += 1 + l
+		}
+		ss = ss[n:]
+	}
 }

@@ -26,27 +26,35 @@ type CallSpec struct {
 func (s *Session) Call(ctx context.Context, spec *CallSpec, encode func([]byte) ([]byte, error), decode func([]byte) error) error {
 	own, err := s.encoded(encode)
 	if err == nil {
-		err = s.checkSize(ctx, len(own.b))
+		err = s.awaitHello(ctx, len(own.b))
+	}
+	var deadline time.Time
+	if err == nil {
+		deadline, err = whileRunning(ctx)
 	}
 	if err != nil {
 		putBuffer(own)
 		return err
 	}
-	deadline, err := whileRunning(ctx)
 	s.mu.Lock()
 	var st *Stream
-	if err == nil {
+	if err = s.tooLarge(len(own.b)); err == nil {
 		st, err = s.start(deadline, spec, wire.CallUnary)
 	}
 	if err != nil {
-		putBuffer(own)
 		s.unlock()
+		putBuffer(own)
 		return err
 	}
 	st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
 	s.enqueue(st)
 	s.release(true)
-	st.await(ctx)
+	if !st.await(ctx) {
+		s.mu.Lock()
+		defer s.unlock()
+		st.in.drop()
+		return st.err
+	}
 	return st.reply(decode)
 }
 
@@ -171,39 +179,43 @@ func (s *Session) enqueue(st *Stream) {
 	s.push(st)
 }
 
-// await waits for the last word of a unary call.
-func (st *Stream) await(ctx context.Context) {
+// await waits for the last word of a unary call, and reports whether it came before ctx ended.
+func (st *Stream) await(ctx context.Context) bool {
 	s := st.s
 	select {
 	case <-st.readable:
+		return true
 	case <-ctx.Done():
-		err := ofContext(ctx, wire.OutcomeUnknown)
-		s.mu.Lock()
-		if !st.closed && st.err == nil {
-			if st.runsAt == 0 {
-				err.Outcome = wire.OutcomeNotRun // and it never will: a message that is not whole runs nothing
-			}
-			s.abandon(st, err)
-		}
-		s.release(true)
 	}
+	err := ofContext(ctx, wire.OutcomeUnknown)
+	s.mu.Lock()
+	if st.closed || st.err != nil {
+		s.unlock()
+		<-st.readable // left by now, or about to be
+		return true
+	}
+	if st.runsAt == 0 {
+		err.Outcome = wire.OutcomeNotRun // and it never will: a message that is not whole runs nothing
+	}
+	s.abandon(st, err)
+	s.release(true)
+	return false
 }
 
-// reply gives the reply of a unary call that has ended to decode, and keeps the stream for another call.
+// reply gives the reply of a unary call that has ended to decode, and keeps the stream for another call. It looks without the
+// lock, for which all callers that the reader has woken would stand in line: nothing changes in a stream that has ended.
 func (st *Stream) reply(decode func([]byte) error) error {
-	s := st.s
-	s.mu.Lock()
-	if st.err != nil || !st.closed || st.in.whole != 1 || st.in.open > 0 {
-		err := st.err
-		if err == nil {
-			err = &Error{Code: wire.Internal, Message: "the peer did not reply with one message"}
-		}
+	if !st.well || st.in.whole != 1 || st.in.open > 0 {
+		s := st.s
+		s.mu.Lock()
+		defer s.unlock()
 		st.in.drop()
-		s.unlock()
-		return err
+		if st.err != nil {
+			return st.err
+		}
+		return &Error{Code: wire.Internal, Message: "the peer did not reply with one message"}
 	}
 	st.parts = st.in.message(st.parts[:0])
-	s.mu.Unlock() // nobody adds to a stream that is closed
 	defer st.replied()
 	return withMessage(st.parts, decode)
 }

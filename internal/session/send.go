@@ -284,8 +284,18 @@ func (st *Stream) writeEnd() error {
 	return nil
 }
 
-// checkSize compares a message with the peer's limit. One that is over what is assumed before the HELLO waits for that.
+// checkSize compares a message with the peer's limit.
 func (s *Session) checkSize(ctx context.Context, n int) error {
+	if err := s.awaitHello(ctx, n); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tooLarge(n)
+}
+
+// awaitHello waits for the peer's HELLO if a message is over what is assumed before.
+func (s *Session) awaitHello(ctx context.Context, n int) error {
 	if n > assumedMessage {
 		select {
 		case <-s.hello.wait():
@@ -293,10 +303,12 @@ func (s *Session) checkSize(ctx context.Context, n int) error {
 			return ofContext(ctx, wire.OutcomeNotRun)
 		}
 	}
-	s.mu.Lock()
-	limit := s.peer.Message
-	s.mu.Unlock()
-	if uint64(n) > limit {
+	return nil
+}
+
+// tooLarge returns the error of a message that is over the peer's limit. The caller holds mu.
+func (s *Session) tooLarge(n int) error {
+	if limit := s.peer.Message; uint64(n) > limit {
 		return notRun(wire.ResourceExhausted, fmt.Sprintf("a message of %d bytes, more than %d, the limit of the peer", n, limit), nil)
 	}
 	return nil

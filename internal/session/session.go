@@ -158,6 +158,8 @@ type state struct {
 	pulse
 	inline
 
+	answered *Stream // unary calls that have ended well, linked by follower: unlock wakes their callers, who would find the lock taken before
+
 	todo   []func() // what release calls once the lock is gone: nothing that may block or call back is called under it
 	stats  Counts
 	limits *[numLimits]uint64 // how often each has fired; nil: none has
@@ -324,9 +326,15 @@ func (s *Session) releaseAnd(now, yield bool) {
 
 // unlock lets go of mu and does what was put off until then.
 func (s *Session) unlock() {
-	todo := s.todo
-	s.todo = nil
+	todo, st := s.todo, s.answered
+	s.todo, s.answered = nil, nil
 	s.mu.Unlock()
+	for st != nil {
+		next := st.follower
+		st.follower = nil // it is its caller's when it has been woken
+		signal(st.readable)
+		st = next
+	}
 	for _, f := range todo {
 		f()
 	}

@@ -34,6 +34,7 @@ type Stream struct {
 	opening    bool // a local stream that has a place and no id
 	dispatched bool // Accept has it
 	finished   bool // the handler's side: Finish or Reply was called
+	well       bool // a unary call has ended with a reply; written once, before its caller is woken
 	closed     bool // the last word was staged, or came, or there will be none
 	discard    bool // data that arrives is dropped
 	canceled   bool // a CANCEL was sent, is about to be, or has come
@@ -334,8 +335,13 @@ func (s *Session) endLocal(st *Stream, err *Error) {
 		st.fail(s, err)
 	} else {
 		st.dropPending()
-		signal(st.readable)
-		signal(st.writable)
+		switch {
+		case st.kind != wire.CallUnary:
+			st.wake()
+		case st.err == nil: // otherwise the caller has gone
+			st.well = true
+			st.follower, s.answered = s.answered, st
+		}
 	}
 	s.freePlace()
 }
