@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -38,13 +39,18 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // serveLedger is main of such a process. Its entries are written with write(2)
 // before the reply goes out: they outlast a SIGKILL. Heartbeats are as frequent as
-// they can be.
+// they can be. The process ends with its standard input, which the test holds open:
+// it does not outlast a test that is killed.
 func serveLedger(path string) int {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
 	return node.RunWith(context.Background(), func(e *endpoint.Endpoint) {
 		e.Heartbeat = time.Second
 		ledger.Handle(e, func(_ context.Context, call entry) (entry, error) {
@@ -54,7 +60,7 @@ func serveLedger(path string) int {
 			time.Sleep(call.Takes)
 			return call, nil
 		})
-	}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	}, os.Args[1:], nil, os.Stdout, os.Stderr)
 }
 
 // A cell is one of the restart matrix: nodes with a ledger, and the calls that a
@@ -105,6 +111,9 @@ func (c *cell) start(t *testing.T, addr string, through ...string) *process {
 		p := &process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
 		p.cmd.Env = append(os.Environ(), ledgerVariable+"="+c.path, "GORACE=atexit_sleep_ms=0") // the race detector has a process wait for 1 s
 		p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+		var err error
+		p.stdin, err = p.cmd.StdinPipe()
+		require.NoError(t, err)
 		p.begin(t)
 		said := p.stderr.await(t, `time=(\S+) level=INFO `+listening+`|address already in use`)
 		if said[1] == "" {
