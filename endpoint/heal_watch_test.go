@@ -42,31 +42,39 @@ func TestWatch(t *testing.T) {
 		w.up("b:1", nil)
 		c := w.client(endpoint.Dialer{}, "a:1", "b:1")
 		synctest.Wait()
-		var seen []endpoint.NodeStats // of b
+		var mu sync.Mutex            // guards following
+		var all []endpoint.NodeStats // of b
+		seen := func() []endpoint.NodeStats {
+			mu.Lock()
+			defer mu.Unlock()
+			return all
+		}
 		watched := make(chan bool)
 		go func() {
 			defer close(watched)
 			for s := range c.Watch(t.Context()) {
 				require.Len(t, s.Nodes, 2)
 				require.Equal(t, endpoint.PhaseReady, s.Nodes[0].State.Phase)
-				seen = append(seen, s.Nodes[1])
+				mu.Lock()
+				all = append(all, s.Nodes[1])
+				mu.Unlock()
 			}
 		}()
 		synctest.Wait()
-		require.Len(t, seen, 1)
-		require.Equal(t, endpoint.PhaseReady, seen[0].State.Phase)
+		require.Len(t, seen(), 1)
+		require.Equal(t, endpoint.PhaseReady, seen()[0].State.Phase)
 		w.down("b:1")
 		synctest.Wait()
-		last := seen[len(seen)-1]
+		last := seen()[len(seen())-1]
 		assert.Equal(t, endpoint.PhaseBackingOff, last.State.Phase)
 		assert.Regexp(t, "^(the peer is being drained|the connection broke: .+)$", last.State.Err.Error()) // whichever comes first
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		assert.ErrorContains(t, seen[len(seen)-1].State.Err, "connection refused")
+		assert.ErrorContains(t, seen()[len(seen())-1].State.Err, "connection refused")
 		w.up("b:1", nil)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		last = seen[len(seen)-1]
+		last = seen()[len(seen())-1]
 		assert.Equal(t, endpoint.PhaseReady, last.State.Phase)
 		assert.EqualValues(t, 1, last.Reconnects)
 		require.NoError(t, c.Close())
