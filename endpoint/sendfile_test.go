@@ -55,7 +55,7 @@ func TestFilesGoByTheKernel(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer f.Close()
+			defer func() { _ = f.Close() }()
 			_, _ = rw.WriteString("begin")
 			if _, err := io.CopyN(rw, f, 100_000); err != nil {
 				return err
@@ -71,7 +71,7 @@ func TestFilesGoByTheKernel(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer f.Close()
+			defer func() { _ = f.Close() }()
 			_, err = rw.ReadFrom(io.LimitReader(oddReader{f}, 1<<20))
 			return err
 		}))
@@ -116,7 +116,7 @@ func TestFileToPeerThatDoesNotRead(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer f.Close()
+			defer func() { _ = f.Close() }()
 			_, err = io.Copy(rw, f)
 			failed <- err
 			return err
