@@ -83,6 +83,7 @@ func TestVerdicts(t *testing.T) {
 			peers.NetRPC:  {{load.Busy: 2, load.Rate: 100, load.CPU: 20}},
 		})
 		all := judge(s)
+		all = slices.DeleteFunc(all, func(v verdict) bool { return v.peer == "" })
 		if len(all) != 2 || all[0].metric != load.Rate || all[1].metric != load.CPU {
 			t.Fatalf("%s: verdicts %+v", c.name, all)
 		}
@@ -92,6 +93,24 @@ func TestVerdicts(t *testing.T) {
 		if v := all[1]; v.met != (c.cpu <= 4) {
 			t.Errorf("%s: %+v", c.name, v)
 		}
+	}
+}
+
+// A target without a figure is one that was missed.
+func TestNoFigure(t *testing.T) {
+	s := measured(t, "calls/64B/128", map[string][]load.Figures{peers.Gobnode: {{load.Busy: 2, load.Rate: 1}}, peers.GRPC: nil})
+	i := slices.IndexFunc(judge(s), func(v verdict) bool { return v.peer == peers.GRPC })
+	if i < 0 {
+		t.Fatal("there is no verdict")
+	}
+	if v := judge(s)[i]; v.met || v.got != nil || v.by() != 0 {
+		t.Errorf("%+v", v)
+	}
+	r := newReport(s.plan, s, time.Now(), nil)
+	var out strings.Builder
+	r.write(&out)
+	if !strings.Contains(out.String(), "| no round |") {
+		t.Error(out.String())
 	}
 }
 

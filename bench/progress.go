@@ -27,7 +27,11 @@ func newProgress(w io.Writer, total time.Duration) *progress {
 }
 
 func (p *progress) show(round, rounds int, cell, peer string) {
-	line := fmt.Sprintf("round %d of %d  %-20s %-12s  %v left", round, rounds, cell, peer, p.left().Round(time.Second))
+	which := fmt.Sprintf("round %d of %d", round, rounds)
+	if round > rounds {
+		which = fmt.Sprintf("extra round %d", round-rounds) // for samples that were dropped
+	}
+	line := fmt.Sprintf("%s  %-20s %-12s  %v left", which, cell, peer, p.left().Round(time.Second))
 	switch {
 	case p.terminal:
 		fmt.Fprintf(p.w, "\r\x1b[K%s", line)

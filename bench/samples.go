@@ -9,7 +9,9 @@ import (
 	"gobnode/bench/internal/rounds"
 )
 
-// leastBusy is the share of a peer's busiest round that each of its rounds must have.
+// leastBusy is the share of a peer's busiest round that each of its rounds must have. With several callers back to back a peer keeps the
+// processors equally busy in all rounds, unless something else runs on them. One caller leaves them idle for most of the time, and nothing
+// can be told.
 const leastBusy = 0.85
 
 // droppedRule is the rule that dropped carries out, for the report.

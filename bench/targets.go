@@ -59,48 +59,55 @@ const near = 1.3
 type verdict struct {
 	target
 
-	got rounds.Spread
+	got *rounds.Spread // nil if no round is used, or none of both
 	cpu *rounds.Spread // ratio of CPU per call, where that decided: of the peer's to this library's, so that more is better
 	met bool
 }
 
-// judge gives a verdict on every target whose figures were measured.
+// judge gives a verdict on every target whose cell and peers were to be measured.
 func judge(s *samples) []verdict {
 	var out []verdict
 	for _, t := range targets {
-		if v, ok := t.judge(s); ok {
-			out = append(out, v)
+		c, own := s.find(t.cell, peers.Gobnode)
+		if own == nil {
+			continue
+		}
+		if t.peer == "" {
+			out = append(out, t.bound(c, own))
+		} else if _, other := s.find(t.cell, t.peer); other != nil {
+			out = append(out, t.compare(c, own, other))
 		}
 	}
 	return out
 }
 
-func (t target) judge(s *samples) (v verdict, ok bool) {
-	c, own := s.find(t.cell, peers.Gobnode)
-	if own == nil {
-		return v, false
+// bound judges a figure of this library's own.
+func (t target) bound(c *cell, own *series) verdict {
+	got, ok := own.spread(c, t.metric)
+	if !ok {
+		return verdict{target: t}
 	}
-	v.target = t
-	if t.peer == "" {
-		v.got, ok = own.spread(c, t.metric)
-		v.met = t.within(v.got.Median)
-		return v, ok
+	return verdict{target: t, got: &got, met: t.within(got.Median)}
+}
+
+// compare judges the ratio to a peer.
+func (t target) compare(c *cell, own, other *series) verdict {
+	got, ok := ratio(c, own, other, t.metric)
+	if !ok {
+		return verdict{target: t}
 	}
-	_, other := s.find(t.cell, t.peer)
-	if v.got, ok = ratio(c, own, other, t.metric); !ok {
-		return v, false
+	v := verdict{target: t, got: &got, met: t.within(got.Median)}
+	if t.least == 0 || got.Median <= t.least/near || got.Median >= t.least*near {
+		return v
 	}
-	v.met = t.within(v.got.Median)
 	decides := load.CPU
 	if t.metric == load.Throughput {
 		decides = load.CPUPerMB
 	}
-	if t.least > 0 && v.got.Median > t.least/near && v.got.Median < t.least*near {
-		if cpu, measured := ratio(c, other, own, decides); measured {
-			v.cpu, v.met = &cpu, t.within(cpu.Median)
-		}
+	if cpu, ok := ratio(c, other, own, decides); ok {
+		v.cpu, v.met = &cpu, t.within(cpu.Median)
 	}
-	return v, true
+	return v
 }
 
 func (t target) within(x float64) bool {
@@ -124,6 +131,9 @@ func (t target) want() string {
 
 // by is how far the deciding figure is on the good side of the bound, as a factor: 1 is on it.
 func (v verdict) by() float64 {
+	if v.got == nil {
+		return 0
+	}
 	x := v.got.Median
 	if v.cpu != nil {
 		x = v.cpu.Median
@@ -142,13 +152,16 @@ func writeVerdicts(w io.Writer, all []verdict) {
 	fmt.Fprintln(w, "| cell | target | measured | CPU decides | | by |")
 	fmt.Fprintln(w, "|---|---|--:|--:|---|--:|")
 	for _, v := range all {
-		word, cpu := "met", ""
+		word, got, cpu := "met", "no round", ""
 		if !v.met {
 			word = "**missed**"
+		}
+		if v.got != nil {
+			got = brackets(*v.got)
 		}
 		if v.cpu != nil {
 			cpu = brackets(*v.cpu)
 		}
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s | %.2f |\n", v.cell, v.want(), brackets(v.got), cpu, word, v.by())
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s | %s | %.2f |\n", v.cell, v.want(), got, cpu, word, v.by())
 	}
 }

@@ -74,6 +74,7 @@ func TestAcceptPauses(t *testing.T) {
 			// The first success ends the growing.
 			l.FailAccept(failure, 2)
 			n.dial(t).ping()
+			synctest.Wait() // until Serve accepts again
 			pauses := l.pauses()
 			assert.Equal(t, []time.Duration{5 * ms, 10 * ms}, pauses[len(pauses)-3:len(pauses)-1])
 			c.ping()

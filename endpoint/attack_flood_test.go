@@ -82,6 +82,7 @@ func TestRow09CancelFlood(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		assert.LessOrEqual(t, g.most.Load(), int64(places))
+		assert.Greater(t, g.most.Load(), int64(places/2), "the limit was near")
 		assert.Zero(t, g.now.Load())
 		assert.Positive(t, n.Counts()["calls"])
 		lines := n.with("session limit", "limit=calls ")
@@ -134,7 +135,8 @@ func TestRow09CancelFlood(t *testing.T) {
 		}
 		wg.Wait()
 		time.Sleep(time.Second)
-		assert.EqualValues(t, places, g.most.Load())
+		assert.LessOrEqual(t, g.most.Load(), int64(places))
+		assert.Greater(t, g.most.Load(), int64(places/2))
 		assert.Zero(t, g.now.Load())
 		assert.Empty(t, n.Counts(), "who minds the places reaches no limit")
 		w.end(t)

@@ -30,7 +30,13 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// delay returns how long to wait after so many failures in a row.
+// Delay returns how long to wait after so many failures in a row, 1 or more: for
+// programs that reconnect by themselves.
+func (b Backoff) Delay(failures int) time.Duration {
+	return b.withDefaults().delay(max(failures, 1))
+}
+
+// delay is Delay of a Backoff with its defaults.
 func (b Backoff) delay(failures int) time.Duration {
 	most := min(float64(b.Base)*math.Pow(b.Factor, float64(failures-1)), float64(b.Max))
 	return time.Duration(rand.Float64() * most)

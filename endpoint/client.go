@@ -47,6 +47,7 @@ type Client struct {
 	began   time.Time
 	asked   chan struct{} // one token when the names are to be resolved again
 
+	dialed    atomic.Bool  // Dial has returned
 	waiting   atomic.Int64 // calls that wait for a connection
 	tokens    tokens
 	hedging   hedgeTokens
@@ -91,6 +92,7 @@ func (d *Dialer) Dial(ctx context.Context, addrs ...string) (*Client, error) {
 		_ = c.Close()
 		return nil, errors.WithStack(err)
 	}
+	c.dialed.Store(true)
 	return c, nil
 }
 
@@ -244,12 +246,28 @@ func (c *Client) send(ctx context.Context, info *Info, name string, x outgoing) 
 	if c.several() && idempotent(ctx) {
 		return c.sendHedged(ctx, info, name, x)
 	}
-	return c.attempt(ctx, info, func(r *route) *Error {
+	// This is attempt, written out: a function to run would cost two allocations
+	// for each call.
+	a := resending{c: c}
+	for {
+		r, refused := c.route(ctx, a.tried)
+		if refused != nil {
+			return a.judge(refused)
+		}
+		if info != nil {
+			info.Peer = &r.l.peer
+		}
 		r.begin()
-		refused := r.l.call(ctx, name, x)
+		refused = r.l.call(ctx, name, x)
 		r.end(refused)
-		return refused
-	})
+		if refused == nil {
+			c.tokens.earn()
+			return nil
+		}
+		if !a.again(ctx, &r, refused) {
+			return a.judge(refused)
+		}
+	}
 }
 
 // sendHedged is send for a call that may run more than once.

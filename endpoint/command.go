@@ -50,20 +50,57 @@ func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (R
 // with the outcome; see CodeOf and OutcomeOf. Call returns when ctx ends, if
 // not before.
 func (c Command[Req, Reply]) Call(ctx context.Context, to Caller, request Req) (Reply, error) {
-	call := &unaryCall[Req, Reply]{request: request}
-	var err error
-	if call.req, err = gobcodec.For[Req](); err == nil {
-		call.rep, err = gobcodec.For[Reply]()
-	}
+	var zero Reply
+	k, err := kitFor[Req, Reply]()
 	if err != nil {
-		return call.reply, errors.WithStack(&Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Command: string(c), Message: err.Error(), cause: err})
+		return zero, errors.WithStack(&Error{Code: InvalidArgument, Outcome: OutcomeNotRun, Command: string(c), Message: err.Error(), cause: err})
 	}
+	call := k.take(request)
 	if err := to.call(ctx, string(c), call); err != nil {
 		err.Command = string(c)
-		var zero Reply
 		return zero, errors.WithStack(err)
 	}
-	return call.reply, nil
+	reply := call.reply
+	if c, ok := to.(*Client); !ok || len(c.d.Interceptors) == 0 { // one of them may have kept what runs the call
+		k.drop(call)
+	}
+	return reply, nil
+}
+
+// A kit is what calls with the same types share on the caller's side.
+type kit[Req, Reply any] struct {
+	req   *gobcodec.Codec[Req]
+	rep   *gobcodec.Codec[Reply]
+	calls sync.Pool // of *unaryCall
+}
+
+var kits sync.Map // reflect.Type of a *kit -> the kit; grows with the types of the program
+
+func kitFor[Req, Reply any]() (*kit[Req, Reply], error) {
+	rt := reflect.TypeFor[kit[Req, Reply]]()
+	if k, ok := kits.Load(rt); ok {
+		return k.(*kit[Req, Reply]), nil
+	}
+	req, rep, err := codecs[Req, Reply]()
+	if err != nil {
+		return nil, err
+	}
+	k, _ := kits.LoadOrStore(rt, &kit[Req, Reply]{req: req, rep: rep})
+	return k.(*kit[Req, Reply]), nil
+}
+
+func (k *kit[Req, Reply]) take(request Req) *unaryCall[Req, Reply] {
+	c, ok := k.calls.Get().(*unaryCall[Req, Reply])
+	if !ok {
+		c = &unaryCall[Req, Reply]{req: k.req, rep: k.rep}
+	}
+	c.request = request
+	return c
+}
+
+func (k *kit[Req, Reply]) drop(c *unaryCall[Req, Reply]) {
+	*c = unaryCall[Req, Reply]{req: k.req, rep: k.rep} // what the values hold is not kept
+	k.calls.Put(c)
 }
 
 // A Caller is what commands can be called on: a *Client or a *Peer, over a

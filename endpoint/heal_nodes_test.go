@@ -175,6 +175,7 @@ func TestHealRolling(t *testing.T) {
 		}()
 		steady(t.Context(), t, c, time.Duration(restarts)*900*time.Millisecond)
 		<-stop
+		time.Sleep(6 * time.Second) // for the last to be connected to
 		require.Len(t, ran, restarts*900)
 		for id, n := range ran {
 			require.Equal(t, 1, n, "job %d", id)

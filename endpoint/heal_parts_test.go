@@ -152,7 +152,7 @@ func TestRace(t *testing.T) {
 		"nobody, and a call waits": {
 			of:    map[string]answering{"a": {never, nil}},
 			addrs: []string{"a"}, hurry: true, took: time.Second, err: context.DeadlineExceeded,
-			log: []string{"0s a", "300ms a", "450ms a", "600ms a", "750ms a", "900ms a"},
+			log: []string{"0s a", "150ms a", "300ms a", "450ms a", "600ms a", "750ms a", "900ms a"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -186,6 +186,10 @@ const (
 	largeAllowance = 2
 	largeMore      = 64 << 10
 	nextAllowance  = 4
+
+	// No first try takes more than this part of what all calls may hold: what they
+	// hold while they decode is missing where others reply.
+	largeShare = 8
 )
 
 // decodeGob decodes a request whose bytes are charged for already.
@@ -208,6 +212,9 @@ func (c *charge) decode(src []byte, limits gobcodec.Limits, decode func([]byte, 
 		whole = max(1, min(whole, c.limit-wire)) // more could not be held
 	}
 	least, allowed := leastCharge+wire, leastCharge+min(firstAllowance*wire, largeMore+largeAllowance*wire)
+	if c.limit >= 0 {
+		allowed = min(allowed, max(least, c.limit/largeShare))
+	}
 	for {
 		least, allowed = min(least, whole), min(allowed, whole)
 		held, refused := c.holdAbout(wire+least, wire+allowed)

@@ -66,12 +66,8 @@ func TestLedger(t *testing.T) {
 			r: seeded(t), lock: make(chan struct{}, 1),
 		}
 		var callers sync.WaitGroup
-		var chances [40]*rand.Rand
-		for i := range chances {
-			chances[i] = rand.New(rand.NewPCG(l.r.Uint64(), 0))
-		}
-		for _, r := range chances {
-			callers.Go(func() { l.caller(r) })
+		for i, seed := range seeds(l.r, 40) {
+			callers.Go(func() { l.caller(rand.New(rand.NewPCG(seed, uint64(i)))) })
 		}
 		callers.Wait()
 		for ends := l.takeEnds(); len(ends) > 0; ends = l.takeEnds() { // a Client that is not closed yet connects again

@@ -46,6 +46,12 @@ type linkConfig struct {
 }
 
 func (l *link) start(stream net.Conn, c linkConfig) {
+	if l.ctx = c.ctx; l.ctx == nil {
+		l.ctx = context.Background()
+	}
+	if l.e != nil && c.dialer {
+		l.ctx = l.e.back.ctx
+	}
 	if l.share = int64(l.limits.InFlight); l.share >= 0 {
 		l.share /= 4
 		l.budget = session.NewBudget(l.share, c.budget)
@@ -55,16 +61,15 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 	config := session.Config{
 		Dialer: c.dialer, Preface: []byte(c.preface), Greeting: c.greeting, Buffered: c.buffered,
 		Message: l.limits.Message, Calls: l.limits.Calls, Budget: l.budget, Heartbeat: c.heartbeat,
-		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: c.ctx, Logger: l.logger,
+		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: l.ctx, Logger: l.logger,
 		OnEnd: c.ended, Spin: c.spin,
 	}
 	if l.e != nil {
 		config.Accept, config.OnLimit = l.accept, l.e.onLimit
 		if c.dialer {
-			config.Accept, config.Context = l.acceptBack, l.e.back.ctx
+			config.Accept = l.acceptBack
 		}
 	}
-	l.ctx = config.Context
 	if l.peer.conn != nil { // in process there is nothing to call back
 		l.peer.link = l
 	}

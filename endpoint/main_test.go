@@ -250,6 +250,15 @@ func seeded(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
+// seeds are n of them out of r, for as many goroutines.
+func seeds(r *rand.Rand, n int) []uint64 {
+	list := make([]uint64, n)
+	for i := range list {
+		list[i] = r.Uint64()
+	}
+	return list
+}
+
 // handle returns a command that takes no data and answers reply.
 func handle(reply string) endpoint.HandleFunc {
 	return func(rw *bufio.ReadWriter) { _, _ = rw.WriteString(reply) }

@@ -64,18 +64,24 @@ func newNode(c *Client, addr string) *node {
 // closed.
 func (n *node) run() {
 	var last attempt
+	hangups := 0 // in a row, of a peer that had greeted; attempts that failed before are not its fault
 	for n.pause(last) {
 		n.set(PhaseConnecting, time.Time{})
-		l, err := n.c.d.dialSession(n.ctx, n.addr, n.c.budget, n.hurried)
+		var hurried func() bool // nobody waits before Dial has returned
+		if n.c.dialed.Load() {
+			hurried = n.hurried
+		}
+		l, err := n.c.d.dialSession(n.ctx, n.addr, n.c.budget, hurried)
 		switch {
 		case err != nil:
 			last = attempt{failures: last.failures + 1, at: time.Now(), reached: false}
 			n.c.logger.Debug("cannot connect", "addr", n.addr, "attempt", last.failures, "error", err)
 			n.failed(err)
 		case n.serve(l, last.failures):
-			last = attempt{}
+			last, hangups = attempt{}, 0
 		default:
-			last = attempt{failures: last.failures + 1, at: time.Now(), reached: true}
+			hangups++
+			last = attempt{failures: hangups, at: time.Now(), reached: true}
 		}
 	}
 }
@@ -191,9 +197,9 @@ func (n *node) seeOff(l *link) {
 		case <-s.Done():
 		case <-n.c.ctx.Done():
 			s.Abort(session.ErrClosed)
-			<-s.Done()
 		}
 	}
+	<-s.Done()
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.leaving--
@@ -262,6 +268,8 @@ func (n *node) lost(s *session.Session) {
 	drained := err == nil || errors.Is(err, session.ErrClosed)
 	if drained {
 		err = errDraining
+	} else {
+		err = errors.WithMessage(err, "the connection broke")
 	}
 	n.c.mu.Lock()
 	n.leaving++

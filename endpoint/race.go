@@ -69,8 +69,11 @@ func (r *race) run(ctx context.Context, addresses []string) (net.Conn, error) {
 			switch {
 			case next < len(addresses):
 				r.start(ctx, addresses[next], 0)
-				next++
-				timer.Reset(raceDelay)
+				if next++; next < len(addresses) {
+					timer.Reset(raceDelay)
+				} else {
+					timer.Reset(againDelay)
+				}
 			case r.hurried == nil:
 			case r.hurried():
 				r.start(ctx, addresses[next%len(addresses)], againTime)

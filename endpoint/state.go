@@ -108,6 +108,27 @@ func (c *Client) States(ctx context.Context) iter.Seq[State] {
 	}
 }
 
+// Watch returns the counts now, and again whenever the state of a node changes,
+// until ctx ends or Close was called. Who takes them slowly misses some, never
+// the last.
+func (c *Client) Watch(ctx context.Context) iter.Seq[ClientStats] {
+	return func(yield func(ClientStats) bool) {
+		for {
+			c.mu.Lock()
+			closed, changed := c.closed, c.watch()
+			c.mu.Unlock()
+			if closed || ctx.Err() != nil || !yield(c.Stats()) {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
 // watch returns a channel that is closed at the next change. Under mu.
 func (c *Client) watch() <-chan struct{} {
 	if c.changed == nil {

@@ -19,6 +19,7 @@ import (
 // A stay is one time in the room of a peer.
 type stay struct {
 	n      *node
+	addr   string // of the peer
 	stream *endpoint.Stream[types.ChatEvent, types.ChatLine]
 	cancel context.CancelCauseFunc
 
@@ -31,12 +32,12 @@ type stay struct {
 func (n *node) chat(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c, err := n.session(ctx)
+	c, addr, err := n.session(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	t := &stay{n: n, cancel: cancel}
+	t := &stay{n: n, addr: addr, cancel: cancel}
 	t.stream, err = types.Chat.Open(endpoint.WithHeader(ctx, types.ChatName, n.chatName), c)
 	if err != nil {
 		return t.failure(ctx, err)
@@ -45,30 +46,42 @@ func (n *node) chat(ctx context.Context) error {
 	return t.hear(ctx)
 }
 
-// session opens a session with the peer. ctx bounds the connecting alone.
-func (n *node) session(ctx context.Context) (*endpoint.Client, error) {
+// session opens a session with the first of the addresses that answers: each node
+// has a room of its own, and a Client of all of them would choose any. ctx bounds
+// the connecting alone.
+func (n *node) session(ctx context.Context) (c *endpoint.Client, addr string, err error) {
 	config, err := n.clientTLS()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	making, cancel := n.within(ctx)
 	defer cancel()
-	c, err := (&endpoint.Dialer{TLS: config, Logger: n.log}).Dial(making, n.addr)
-	if err == nil {
-		return c, nil
+	c, addr, failed := first(making, n.addrs, func(ctx context.Context, addr string) (*endpoint.Client, error) {
+		return (&endpoint.Dialer{TLS: config, Logger: n.log}).Dial(ctx, addr)
+	})
+	switch len(failed) {
+	case 0:
+		return c, addr, nil
+	case 1:
+		return nil, "", n.noSession(making, failed[0])
 	}
+	return nil, "", n.cannotConnect(making, failed)
+}
+
+// noSession is the failure of an address with which there is no session.
+func (n *node) noSession(making context.Context, why unanswered) error {
 	// Who answers the command SESSION with an ERR line was connected to.
-	if e, ok := asError(err); ok && making.Err() == nil {
+	if e, ok := asError(why.err); ok && making.Err() == nil {
 		switch {
 		case e.Code == endpoint.Unimplemented, e.Code == endpoint.ResourceExhausted,
 			e.Code == endpoint.FailedPrecondition && !n.tls:
-			return nil, n.answered(string(types.Chat), e)
+			return n.answered(string(types.Chat), e)
 		}
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok && strings.Contains(err.Error(), "remote error") {
-		return nil, n.lost(making, string(types.Chat), err) // with TLS 1.3 a client learns late that its certificate was refused
+	if _, ok := errors.AsType[*net.OpError](why.err); ok && strings.Contains(why.err.Error(), "remote error") {
+		return lost(making, why.addr, string(types.Chat), why.err) // with TLS 1.3 a client learns late that its certificate was refused
 	}
-	return nil, n.cannotConnect(making, err)
+	return n.cannotConnect(making, []unanswered{why})
 }
 
 // say sends the lines of the input. It ends when that or the stream does. The
@@ -124,7 +137,7 @@ func (t *stay) hear(ctx context.Context) error {
 			return t.failure(ctx, err)
 		}
 		if ev.Kind == types.ChatHere {
-			t.n.log.Info("joined: what you type is said at the line's end, Ctrl-D leaves", "name", t.n.chatName, "peer", t.n.addr)
+			t.n.log.Info("joined: what you type is said at the line's end, Ctrl-D leaves", "name", t.n.chatName, "peer", t.addr)
 		}
 		if _, err := io.WriteString(out, chatText(&ev)); err != nil {
 			return cannotPrint(err)
@@ -164,5 +177,5 @@ func (t *stay) failure(ctx context.Context, err error) error {
 		told.Command = "" // doing says it
 		return t.n.answered(doing, &told)
 	}
-	return t.n.lost(ctx, doing, err)
+	return lost(ctx, t.addr, doing, err)
 }

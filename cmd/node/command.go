@@ -139,11 +139,11 @@ func (s *sending) verdict(ctx context.Context, err error) error {
 	case err != nil && !errors.Is(err, errNoReply):
 		return err
 	case !s.whole.Load():
-		return s.n.lost(ctx, name, io.EOF) // the peer hung up before it had all
+		return lost(ctx, s.l.addr, name, io.EOF) // the peer hung up before it had all
 	}
 	<-s.done
 	if s.err != nil {
-		return s.n.lost(ctx, name, s.err)
+		return lost(ctx, s.l.addr, name, s.err)
 	}
 	if err != nil {
 		// Raw commands that fail say nothing either, and some never do.
@@ -186,7 +186,7 @@ func (n *node) copyReplies(ctx context.Context, l *link, doing string, out *outp
 	case out.err != nil:
 		return cannotPrint(out.err)
 	case err != nil:
-		return n.lost(ctx, doing, err)
+		return lost(ctx, l.addr, doing, err)
 	}
 	return nil
 }

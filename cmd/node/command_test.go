@@ -317,7 +317,7 @@ func TestUnwritableOutput(t *testing.T) {
 	t.Parallel()
 	addr, _ := serve(t)
 	for _, args := range [][]string{
-		{"-help"}, {"-version"}, {"-connect", addr}, {"-connect", addr, "PING"}, {"-connect", addr, "SUM"}, {"-connect", addr, "-i"},
+		{"-help"}, {"-version"}, {"-connect", addr}, {"-connect", addr, "PING"}, {"-connect", addr, "SUM"}, {"-connect", addr, "-i"}, {"-connect", addr, "-watch"},
 	} {
 		var stderr transcript
 		code := node.Run(t.Context(), args, strings.NewReader("PING\n"), badWriter{}, &stderr)

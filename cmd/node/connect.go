@@ -5,36 +5,63 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"gobnode/endpoint"
+	"gobnode/internal/netaddr"
 )
 
 // A link is a connection to the peer that is closed when its context ends.
 type link struct {
 	*endpoint.Conn
+	addr    string // with its port
 	replies replies
 	forget  func() bool
 }
 
-// connect makes a connection that lives as long as ctx. making bounds the
-// connecting alone.
+// connect makes a connection, to the first of the addresses that answers, which
+// lives as long as ctx. making bounds the connecting alone. The address that
+// answered last comes first: what belongs together goes to one node.
 func (n *node) connect(ctx, making context.Context) (*link, error) {
 	config, err := n.clientTLS()
 	if err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	conn, err := (&endpoint.Dialer{TLS: config}).Open(making, n.addr)
-	if err != nil {
-		return nil, n.cannotConnect(making, err)
+	addrs := slices.Clone(n.addrs)
+	if i := slices.Index(addrs, n.lastAddr); i > 0 {
+		addrs = slices.Insert(slices.Delete(addrs, i, i+1), 0, n.lastAddr)
 	}
-	n.log.Debug("connected", "addr", conn.RemoteAddr().String(), "tls", n.tls, "took", time.Since(start))
+	conn, addr, failed := first(making, addrs, func(ctx context.Context, addr string) (*endpoint.Conn, error) {
+		start := time.Now()
+		conn, err := (&endpoint.Dialer{TLS: config}).Open(ctx, addr)
+		if err == nil {
+			n.log.Debug("connected", "addr", conn.RemoteAddr().String(), "tls", n.tls, "took", time.Since(start))
+		}
+		return conn, err
+	})
+	if failed != nil {
+		return nil, n.cannotConnect(making, failed)
+	}
+	n.lastAddr = addr
 	return &link{
-		Conn:    conn,
+		Conn: conn, addr: whole(addr),
 		replies: replies{r: conn.Reader},
 		forget:  context.AfterFunc(ctx, func() { _ = conn.Close() }),
 	}, nil
+}
+
+// whole is addr with the host and the port that are left out, for people to see.
+func whole(addr string) string {
+	network, address := netaddr.Split(addr)
+	if network == "unix" {
+		return addr
+	}
+	if strings.HasPrefix(address, ":") {
+		return "localhost" + address
+	}
+	return address
 }
 
 func (l *link) close() {

@@ -17,6 +17,7 @@ type console struct {
 	readLine func() (string, error) // without the line's end; io.EOF at the end
 	out      *output                // for replies; may be written to while readLine waits
 	say      io.Writer              // for everything else, in the same way
+	status   func(text string)      // shown before the line that is being typed
 	restore  func()                 // gives the terminal back
 	terminal bool
 }
@@ -27,7 +28,7 @@ var errCtrlC = errors.New("interrupted by Ctrl-C")
 
 // openConsole makes a terminal of standard input and output if they are one.
 // names are what it completes.
-func (n *node) openConsole(names []string) (*console, error) {
+func (n *node) openConsole(status string, names []string) (*console, error) {
 	if !n.atTerminal() {
 		return n.plainConsole(), nil
 	}
@@ -41,7 +42,7 @@ func (n *node) openConsole(names []string) (*console, error) {
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{k, out}, harmless(n.addr)+"> ")
+	}{k, out}, harmless(status)+"> ")
 	t.AutoCompleteCallback = completion(names, t)
 	c := &console{
 		readLine: func() (string, error) {
@@ -53,6 +54,10 @@ func (n *node) openConsole(names []string) (*console, error) {
 			return line, err
 		},
 		out: &output{w: &display{w: t}}, say: n.stderr, terminal: true,
+		status: func(text string) {
+			t.SetPrompt(harmless(text) + "> ")
+			_, _ = t.Write(nil) // draws it anew, with what has been typed behind it
+		},
 		restore: func() {
 			_, _ = io.WriteString(out, "\r\x1b[K") // the prompt that nobody answers any more
 			_ = term.Restore(int(in.Fd()), old)
@@ -82,7 +87,7 @@ func (n *node) plainConsole() *console {
 			}
 			return strings.TrimSuffix(line, "\n"), err
 		},
-		out: n.out(), say: n.stderr, restore: func() {},
+		out: n.out(), say: n.stderr, status: func(string) {}, restore: func() {},
 	}
 }
 

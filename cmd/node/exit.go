@@ -28,8 +28,9 @@ const (
 // A failure is the end of the program with another exit code than 0. Its text
 // says what failed, why, and what to try.
 type failure struct {
-	code int
-	text string
+	code  int
+	text  string
+	brief string // text without what to try, if that is of use
 }
 
 func (f *failure) Error() string { return f.text }
@@ -72,11 +73,42 @@ func ended(ctx context.Context, doing string) error {
 	return &failure{code: exitInterrupted, text: doing + ": " + cause.Error()}
 }
 
-// cannotConnect is the failure behind err of Dialer.Open.
-func (n *node) cannotConnect(ctx context.Context, err error) error {
-	if f := ended(ctx, "connecting to "+n.addr); f != nil {
+// cannotConnect is the failure of having connected to none of the addresses. ctx
+// bounded the connecting.
+func (n *node) cannotConnect(ctx context.Context, failed []unanswered) error {
+	if f := ended(ctx, "connecting to "+strings.Join(n.addrs, ", ")); f != nil {
 		return f
 	}
+	prefix := ""
+	var long, short []string
+	for _, u := range failed {
+		long, short = append(long, whyNot(u.addr, u.err)), append(short, brief(u.err))
+	}
+	if len(failed) > 1 {
+		prefix = "no node answers: "
+	}
+	return &failure{code: exitConnect, text: prefix + strings.Join(long, "; "), brief: prefix + strings.Join(short, "; ")}
+}
+
+// brief is what went wrong, without what to try, for those who are told again and
+// again. The library ends its texts with a question where one helps.
+func brief(err error) string {
+	if f, ok := errors.AsType[*failure](err); ok && f.brief != "" {
+		return f.brief
+	}
+	text := err.Error()
+	if told, ok := asError(err); ok {
+		text = told.Message
+	}
+	what, try, ok := strings.Cut(text, ": is ")
+	if ok && strings.Contains(try, "?") {
+		return what
+	}
+	return text
+}
+
+// whyNot is the text of err, of connecting to addr, and what to try.
+func whyNot(addr string, err error) string {
 	text, try := err.Error(), ""
 	if e, ok := asError(err); ok {
 		text = e.Message
@@ -86,28 +118,33 @@ func (n *node) cannotConnect(ctx context.Context, err error) error {
 		case e.Code == endpoint.Unauthenticated:
 			try = "; -tls-ca names the file with the authority that signed it, -connect a name that it is for"
 		case strings.HasSuffix(text, "?"):
-			try = " Try: node -listen " + n.addr + " there"
+			try = " Try: node -listen " + addr + " there"
 		}
 	}
-	return &failure{code: exitConnect, text: text + try}
+	return text + try
 }
 
 // lost is the failure of a connection that ended too early. err is what reading
 // from it, or writing to it, returned.
-func (n *node) lost(ctx context.Context, doing string, err error) error {
+func lost(ctx context.Context, addr, doing string, err error) error {
 	if f := ended(ctx, doing); f != nil {
 		return f
 	}
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // an alert of TLS, as crypto/tls reports it
-		return &failure{code: exitConnect, text: doing + ": " + n.addr + " refused this side's certificate: " + alert.Err.Error() +
+		return &failure{code: exitConnect, text: doing + ": " + addr + " refused this side's certificate: " + alert.Err.Error() +
 			"; try -tls-cert and -tls-key with one that it knows"}
 	}
+	return &failure{code: exitConnect, text: doing + ": " + whyLost(addr, err) +
+		"; what was under way may have run or not; see whether the node there still runs, and connect again"}
+}
+
+// whyLost is the text of err, which ended the connection to addr.
+func whyLost(addr string, err error) string {
 	why := "closed by the peer"
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		why = rootText(err)
 	}
-	return &failure{code: exitConnect, text: doing + ": lost the connection to " + n.addr + ": " + why +
-		"; what was under way may have run or not; see whether the node there still runs, and connect again"}
+	return "lost the connection to " + addr + ": " + why
 }
 
 // answered is the failure of a peer that answered with an ERR line.

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,8 +17,10 @@ import (
 // config is what the flags and the environment say.
 type config struct {
 	listen      string
-	addr        string // of -connect
+	connect     string
+	addrs       []string // of -connect
 	prompting   bool
+	watching    bool
 	chatName    string
 	timeout     time.Duration
 	verbose     bool
@@ -51,10 +54,11 @@ func (c *config) flags() *flag.FlagSet {
 	fs.SetOutput(io.Discard) // run prints the error, helpText the help
 	fs.Usage = func() {}
 	fs.StringVar(&c.listen, "listen", endpoint.DefaultAddr, "serve at `ADDR`, host:port or unix:path; port 0 takes a free one")
-	fs.StringVar(&c.addr, "connect", "", "talk to the node at `ADDR`, host[:port] or unix:path, instead of serving")
+	fs.StringVar(&c.connect, "connect", "", "talk to the node at `ADDR`, host[:port] or unix:path, instead of serving. Of several, with commas between, it is the first that answers; -watch takes all")
 	fs.BoolVar(&c.prompting, "i", false, "with -connect: a prompt; each line is sent as it is")
+	fs.BoolVar(&c.watching, "watch", false, "with -connect: print the state of each node, whenever it changes, and its round-trip time, until interrupted. With -v also every attempt to connect")
 	fs.StringVar(&c.chatName, "chat", "", "with -connect: join the room of the peer as `NAME`; each line is said to everybody there")
-	fs.DurationVar(&c.timeout, "timeout", defaultTimeout, "with -connect: give up after `TIME`, connecting included; 0: never. With -i or -chat it bounds connecting, and the wait for replies behind the input's end")
+	fs.DurationVar(&c.timeout, "timeout", defaultTimeout, "with -connect: give up after `TIME`, connecting included; 0: never. With -i, -chat or -watch it bounds connecting, and the wait for replies behind the input's end")
 	fs.BoolVar(&c.verbose, "v", false, "log more: every command that is served, every connection that is made")
 	fs.BoolVar(&c.quiet, "q", false, "log errors only")
 	fs.BoolVar(&c.version, "version", false, "print the version")
@@ -120,7 +124,7 @@ func (c *config) name(flag string) string {
 // encrypted must not be sent in the clear.
 var (
 	serverFlags = []string{"listen", "tls-client-ca"}
-	clientFlags = []string{"i", "chat", "timeout", "tls", "tls-ca"}
+	clientFlags = []string{"i", "chat", "watch", "timeout", "tls", "tls-ca"}
 )
 
 // check settles the form and refuses what does not go together.
@@ -177,8 +181,17 @@ func (c *config) checkClient() error {
 			return usage("%s needs -tls (or %s=true) with -connect", c.name(name), envName("tls"))
 		}
 	}
+	switch prompting, watching := c.from["i"], c.from["watch"]; {
+	case c.prompting && c.watching && prompting == watching:
+		return usage("%s and %s exclude each other", c.name("i"), c.name("watch"))
+	case c.prompting && c.watching: // the command line wins
+		c.prompting, c.watching = prompting > watching, watching > prompting
+	}
 	if c.prompting && len(c.args) > 0 {
 		return usage("-i takes its commands from standard input, not from the command line: leave out -i or %q", c.args[0])
+	}
+	if c.watching && len(c.args) > 0 {
+		return usage("-watch sends no command: leave out -watch or %q", c.args[0])
 	}
 	if err := c.checkChat(); err != nil {
 		return err
@@ -186,7 +199,24 @@ func (c *config) checkClient() error {
 	if err := c.checkCommand(); err != nil {
 		return err
 	}
-	return checkAddr(c.name("connect"), c.addr)
+	return c.checkAddrs()
+}
+
+// checkAddrs takes the list of -connect apart.
+func (c *config) checkAddrs() error {
+	name, list := c.name("connect"), strings.Split(c.connect, ",")
+	for _, addr := range list {
+		if addr = strings.TrimSpace(addr); addr == "" && len(list) > 1 {
+			return usage("%s %q: an address is missing beside a comma", name, c.connect)
+		}
+		if err := checkAddr(name, addr); err != nil {
+			return err
+		}
+		if !slices.Contains(c.addrs, addr) {
+			c.addrs = append(c.addrs, addr)
+		}
+	}
+	return nil
 }
 
 // checkChat refuses what does not go with talking. Which names are good is for
@@ -197,6 +227,8 @@ func (c *config) checkChat() error {
 		return usage("-chat needs a name")
 	case c.chatName != "" && c.prompting:
 		return usage("%s and %s exclude each other: both read standard input", c.name("chat"), c.name("i"))
+	case c.chatName != "" && c.watching:
+		return usage("%s and %s exclude each other", c.name("chat"), c.name("watch"))
 	case c.chatName != "" && len(c.args) > 0:
 		return usage("%s sends no command, it says the lines of standard input: leave out one of it and %q", c.name("chat"), c.args[0])
 	}

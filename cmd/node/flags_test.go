@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"os"
@@ -99,11 +100,22 @@ func TestUsage(t *testing.T) {
 		{args: "-connect localhost -tls-ca x", want: "-tls-ca needs -tls"},
 		{args: "-connect localhost", env: "NODE_TLS_CA=x", want: "NODE_TLS_CA needs -tls"},
 		{args: "-connect localhost -tls-cert x -tls-key y", want: "-tls-cert needs -tls"},
+		{args: "-watch", want: "-watch needs -connect"},
+		{args: "-connect localhost -watch PING", want: "-watch sends no command: leave out -watch or \"PING\""},
+		{args: "-connect localhost -watch -i", want: "-i and -watch exclude each other"},
+		{args: "-connect localhost", env: "NODE_I=1 NODE_WATCH=1", want: "NODE_I and NODE_WATCH exclude each other"},
+		{args: "-connect localhost -watch PING", env: "NODE_I=1", want: "-watch sends no command"},
+		{args: "-connect localhost,,other PING", want: "-connect \"localhost,,other\": an address is missing beside a comma"},
+		{args: "-connect localhost, PING", want: "an address is missing beside a comma"},
+		{args: "-connect localhost,other:x PING", want: "-connect \"other:x\": a port is a number"},
+		{env: "NODE_CONNECT=localhost,a:b:c,x:y", want: "NODE_CONNECT \"a:b:c\": want host:port or unix:path"},
+		{args: "-connect localhost,unix: PING", want: "-connect \"unix:\": the path is missing"},
 		{args: "-connect localhost -i PING", want: "-i takes its commands from standard input"},
 		{args: "-chat ann", want: "-chat needs -connect"},
 		{args: "-connect localhost -chat _", want: "-chat needs a name"},
 		{args: "-connect localhost -chat ann -i", want: "-chat and -i exclude each other"},
 		{args: "-connect localhost -i", env: "NODE_CHAT=ann", want: "NODE_CHAT and -i exclude each other"},
+		{args: "-connect localhost -chat ann -watch", want: "-chat and -watch exclude each other"},
 		{args: "-connect localhost -chat ann PING", want: "-chat sends no command"},
 		{args: "-connect localhost PING", env: "NODE_CHAT=ann", want: "NODE_CHAT sends no command"},
 		{args: "-listen 127.0.0.1:x", want: "a port is a number"},
@@ -170,6 +182,18 @@ var twins = map[string]func(t *testing.T, set func(value string) []string){
 		addr, _ := serve(t)
 		r := run(t, strings.NewReader("PING\nPING\n"), append([]string{"-connect", addr}, set("true")...)...)
 		require.Equal(t, "PONG\nPONG\n", r.stdout)
+	},
+	"watch": func(t *testing.T, set func(string) []string) {
+		addr, _ := serve(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var stdout transcript
+		code := make(chan int)
+		go func() {
+			code <- node.Run(ctx, append([]string{"-connect", addr}, set("true")...), nil, &stdout, io.Discard)
+		}()
+		stdout.await(t, " ready, rtt ")
+		cancel()
+		require.Zero(t, <-code)
 	},
 	"chat": func(t *testing.T, set func(string) []string) {
 		addr, _ := serve(t)

@@ -19,12 +19,20 @@ Usage:
                                                  send one command and print the reply
   node -connect HOST[:PORT] -i [flags]           a prompt
   node -connect HOST[:PORT] -chat NAME [flags]   talk to who else does so there
+  node -connect HOST[:PORT] -watch [flags]       print a node's states and round-trip times
+
+HOST[:PORT] may be several, with commas between: -watch takes all, the others the first
+that answers; one that is silent for 300 ms has the next tried beside it.
 
 Flags come before COMMAND. TEXT is sent on the command's line; a TEXT of - sends
 standard input, on the lines behind the name. At the prompt, every line is sent as
 it is; exit, quit or Ctrl-D leave it. On a terminal it has history and completes the
-names of commands with Tab. In a chat, lines are said to everybody in the room, and
-Ctrl-D leaves it. Results go to standard output, all else to standard error.
+names of commands with Tab, and it stays when its connection is lost: it connects again by
+itself, and at once when a line is typed. That line is sent if this succeeds; if not, it
+says so and forgets the line. What it had sent before may have run or not, and it is not
+sent again. Any other input ends with its connection, exit code 3. In a chat, lines are said
+to everybody in the room, and Ctrl-D leaves it. Results go to standard output, all else to
+standard error.
 
 SIGINT or SIGTERM make a serving node take no more, let running commands finish for
 up to 25 s, and end; a second one ends it at once.
@@ -34,7 +42,7 @@ Flags, and their twins in the environment (flags win; an empty variable is none)
 
 const exitText = `
 Exit codes:
-  0     done; serving: ended in order
+  0     done; serving: ended in order; -watch: interrupted
   1     cannot serve, read or write; serving: commands were cut off at the end
   2     wrong usage
   3     cannot connect, or the connection was lost
@@ -52,6 +60,7 @@ Examples:
   node -connect localhost STRING Hello there
   printf 'one\ntwo\n' | node -connect localhost ECHO -
   node -connect localhost -i
+  node -connect one.example.com,two.example.com:61001 -watch
   node -connect localhost -chat ann
   nc localhost 61000                             the same by hand
   node -tls-cert node.pem -tls-key node-key.pem -tls-client-ca ca.pem

@@ -48,14 +48,14 @@ func (n *node) joinString(ctx context.Context, l *link, out io.Writer) error {
 	if err := l.Flush(); err != nil {
 		return n.verdict(ctx, l, types.StringCommand, err)
 	}
-	n.log.Info("sent STRING; the reply follows", "text", joinText, "peer", n.addr)
+	n.log.Info("sent STRING; the reply follows", "text", joinText, "peer", l.addr)
 	for {
 		p, told, err := l.replies.next()
 		switch {
 		case told != nil:
 			return n.answered(types.StringCommand, told)
 		case err != nil:
-			return n.lost(ctx, types.StringCommand, err)
+			return lost(ctx, l.addr, types.StringCommand, err)
 		}
 		if _, err := out.Write(p); err != nil {
 			return cannotPrint(err)
@@ -82,7 +82,7 @@ func (n *node) joinGob(ctx context.Context, l *link, out *output) error {
 	if err := n.copyReplies(ctx, l, types.GobCommand, out); err != nil && !errors.Is(err, errNoReply) {
 		return err
 	}
-	n.log.Info("sent GOB; it has no reply", "n", sample.N, "s", sample.S, "m", sample.M, "p", sample.P, "c", *sample.C, "peer", n.addr)
+	n.log.Info("sent GOB; it has no reply", "n", sample.N, "s", sample.S, "m", sample.M, "p", sample.P, "c", *sample.C, "peer", l.addr)
 	return nil
 }
 
@@ -100,6 +100,6 @@ func (n *node) verdict(ctx context.Context, l *link, doing string, err error) er
 		case !errors.Is(readErr, io.EOF) && endpoint.CodeOf(readErr) != endpoint.DeadlineExceeded:
 			err = readErr
 		}
-		return n.lost(ctx, doing, err)
+		return lost(ctx, l.addr, doing, err)
 	}
 }

@@ -4,6 +4,7 @@
 //	node -connect HOST                    join a running node
 //	node -connect HOST COMMAND [TEXT...]  send one command
 //	node -connect HOST -i                 a prompt
+//	node -connect HOST,HOST -watch        print the states of nodes
 //
 // node -help tells the rest.
 package main

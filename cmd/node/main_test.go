@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -29,6 +30,11 @@ const patience = 2 * time.Minute
 var binary string
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(ledgerVariable); path != "" {
+		os.Exit(serveLedger(path))
+	}
+	// Most tests wait for processes, clocks and networks, not for processors.
+	_ = flag.Set("test.parallel", "8")
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "NODE_") && name != coverVariable {
 			_ = os.Unsetenv(name)
@@ -149,6 +155,13 @@ func (p *process) wait(t *testing.T) int {
 		require.FailNow(t, "the process does not end", "%v\n%s", p.cmd.Args, &p.stderr)
 	}
 	return p.cmd.ProcessState.ExitCode()
+}
+
+// kill ends a process with SIGKILL, and waits until its sockets are gone.
+func kill(t *testing.T, p *process) {
+	t.Helper()
+	require.NoError(t, p.cmd.Process.Kill())
+	p.wait(t)
 }
 
 func (p *process) signal(t *testing.T, sig os.Signal) {

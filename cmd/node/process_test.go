@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"flag"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gobnode/endpoint"
+	"gobnode/types"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -151,8 +155,8 @@ func TestSecondSignal(t *testing.T) {
 	require.Error(t, err)
 }
 
-// TestDrainCut has a command that never ends. It takes 25 s of waiting, beside
-// the other tests.
+// TestDrainCut has commands that never end, in line mode and in a session. It takes
+// 25 s of waiting, beside the other tests.
 func TestDrainCut(t *testing.T) {
 	t.Parallel()
 	skipWithoutSignals(t)
@@ -161,12 +165,24 @@ func TestDrainCut(t *testing.T) {
 	}
 	server, addr := startServer(t)
 	_, r := running(t, addr)
+	c, err := (&endpoint.Dialer{Logger: slog.New(slog.DiscardHandler)}).Dial(t.Context(), addr)
+	require.NoError(t, err)
+	defer func() { _ = c.Close() }()
+	echo, err := c.Open(t.Context(), types.EchoCommand)
+	require.NoError(t, err)
+	defer func() { _ = echo.Close() }()
+	_, err = echo.WriteString("first\n")
+	require.NoError(t, err)
+	_, err = echo.Reply()
+	require.NoError(t, err)
 	begin := time.Now()
 	server.signal(t, syscall.SIGTERM)
 	require.Equal(t, 1, server.wait(t))
 	require.GreaterOrEqual(t, time.Since(begin), 25*time.Second)
-	require.Contains(t, server.stderr.String(), "node: shutdown cut off 1 running commands: context deadline exceeded, after 25s\n")
-	_, err := r.ReadByte()
+	require.Contains(t, server.stderr.String(), "node: shutdown cut off 2 running commands: context deadline exceeded, after 25s\n")
+	_, err = r.ReadByte()
+	require.Error(t, err)
+	_, err = echo.ReadByte()
 	require.Error(t, err)
 }
 

@@ -25,12 +25,14 @@ const (
 	leaveTime = 2 * time.Second
 )
 
-// A prompt sends lines as they are read and prints replies as they come.
+// A prompt sends lines as they are read and prints replies to them as they come. At
+// a terminal it outlives its connections, see reconnect.
 type prompt struct {
 	n        *node
 	c        *console
 	lines    chan string // closed at the input's end
 	inputErr error       // why lines was closed, nil for its end
+	failures int         // to connect, in a row; a connection that was of no use counts as one
 }
 
 // prompt runs a prompt until its user leaves it.
@@ -45,7 +47,7 @@ func (n *node) prompt(ctx context.Context) error {
 	if n.atTerminal() {
 		names = n.askNames(ctx)
 	}
-	c, err := n.openConsole(names)
+	c, err := n.openConsole(l.addr, names)
 	if err != nil {
 		l.close()
 		return err
@@ -54,16 +56,17 @@ func (n *node) prompt(ctx context.Context) error {
 	n.log = slog.New(slog.NewTextHandler(c.say, &slog.HandlerOptions{Level: n.level()}))
 	p := &prompt{n: n, c: c, lines: make(chan string)}
 	go p.readLines(ctx)
+	t := newConversation(l)
 	for {
-		again, err := p.talk(ctx, l)
+		again, err := p.talk(ctx, t)
 		l.close()
 		if !again {
 			return err
 		}
-		if l, err = n.open(ctx); err != nil {
+		if t, err = p.reconnect(ctx, t); t == nil {
 			return err
 		}
-		n.log.Info("the peer has hung up after the error; connected again", "addr", n.addr)
+		l = t.l
 	}
 }
 
@@ -122,11 +125,33 @@ func (p *prompt) readLines(ctx context.Context) {
 	}
 }
 
+// A conversation is what was said on one connection.
+type conversation struct {
+	l     *link
+	since time.Time
+	last  string // line that was sent; blank ones do not count
+	over  hangup
+}
+
+func newConversation(l *link) *conversation { return &conversation{l: l, since: time.Now()} }
+
+// send sends a line. A failure is told by the end of the connection.
+func (t *conversation) send(line string) (ok bool) {
+	if strings.TrimSpace(line) != "" {
+		t.last = line
+	}
+	if _, err := t.l.WriteString(line + "\n"); err != nil {
+		return false
+	}
+	return t.l.Flush() == nil
+}
+
 // A hangup is how the peer's side of a connection ended.
 type hangup struct {
 	told     *endpoint.Error // the ERR line that was the last line, if it was one
 	err      error           // of reading
 	printErr error           // of printing
+	heard    bool            // anything was read
 }
 
 // show prints what comes on l. It ends with l, and says how.
@@ -138,7 +163,7 @@ func (p *prompt) show(l *link, end chan<- hangup) {
 			h.err = err
 			break
 		}
-		h.told = told
+		h.told, h.heard = told, true
 		if _, h.printErr = p.c.out.Write(text); h.printErr != nil {
 			break
 		}
@@ -146,28 +171,30 @@ func (p *prompt) show(l *link, end chan<- hangup) {
 	end <- h
 }
 
-// talk sends lines on l until the user leaves or the connection ends. again
-// says that it ended in a way after which another one is worth having.
-func (p *prompt) talk(ctx context.Context, l *link) (again bool, err error) {
+// talk sends lines until the user leaves or the connection ends. again says that
+// it ended in a way after which another one is worth having.
+func (p *prompt) talk(ctx context.Context, t *conversation) (again bool, err error) {
 	end := make(chan hangup, 1)
-	go p.show(l, end)
-	for lines, sent := p.lines, false; ; {
+	go p.show(t.l, end)
+	for lines := p.lines; ; {
 		select {
 		case line, ok := <-lines:
 			if !ok {
-				return false, p.leave(ctx, l, end)
+				return false, p.leave(ctx, t.l, end)
 			}
-			sent = true
-			if _, err := l.WriteString(line + "\n"); err != nil || l.Flush() != nil {
-				lines = nil // what is wrong with l, show will learn
+			if !t.send(line) {
+				lines = nil // what is wrong with the connection, show will learn
 			}
-		case h := <-end:
-			// Most mistyped commands end the connection. At a terminal that is no
-			// reason to leave; in a script the lines behind them are lost.
-			if h.told != nil && sent && p.c.terminal && ctx.Err() == nil {
-				return true, nil
+		case t.over = <-end:
+			// A script cannot see what became of its last line, and the lines behind it
+			// may be that one's data: it ends here.
+			if !p.c.terminal || ctx.Err() != nil || t.over.printErr != nil {
+				return false, p.failure(ctx, t.l, t.over)
 			}
-			return false, p.failure(ctx, h)
+			if t.last == "" && t.over.told != nil && p.failures == 0 {
+				return false, p.failure(ctx, t.l, t.over) // refused, before anything was typed
+			}
+			return true, nil
 		}
 	}
 }
@@ -175,10 +202,7 @@ func (p *prompt) talk(ctx context.Context, l *link) (again bool, err error) {
 // leave hangs up and lets the last replies come.
 func (p *prompt) leave(ctx context.Context, l *link, end <-chan hangup) error {
 	if p.inputErr != nil {
-		if errors.Is(p.inputErr, errCtrlC) {
-			return &failure{code: exitInterrupted, text: errCtrlC.Error()}
-		}
-		return cannotRead(p.inputErr)
+		return p.badInput()
 	}
 	if err := l.CloseWrite(); err != nil {
 		_ = l.Close() // so that show ends
@@ -194,7 +218,7 @@ func (p *prompt) leave(ctx context.Context, l *link, end <-chan hangup) error {
 		if p.c.terminal || h.told == nil && h.printErr == nil && errors.Is(h.err, io.EOF) {
 			return nil
 		}
-		return p.failure(ctx, h)
+		return p.failure(ctx, l, h)
 	case <-enough:
 		return nil
 	case <-ctx.Done():
@@ -202,9 +226,20 @@ func (p *prompt) leave(ctx context.Context, l *link, end <-chan hangup) error {
 	}
 }
 
+// badInput is the failure behind the input's end, nil if it is just that.
+func (p *prompt) badInput() error {
+	switch {
+	case p.inputErr == nil:
+		return nil
+	case errors.Is(p.inputErr, errCtrlC):
+		return &failure{code: exitInterrupted, text: errCtrlC.Error()}
+	}
+	return cannotRead(p.inputErr)
+}
+
 // failure is the failure behind a hangup that was not asked for, or that has an
 // error for its last word.
-func (p *prompt) failure(ctx context.Context, h hangup) error {
+func (p *prompt) failure(ctx context.Context, l *link, h hangup) error {
 	switch f := ended(ctx, "the prompt"); {
 	case f != nil:
 		return f
@@ -213,5 +248,5 @@ func (p *prompt) failure(ctx context.Context, h hangup) error {
 	case h.told != nil:
 		return p.n.answered("the last reply", h.told)
 	}
-	return p.n.lost(ctx, "the prompt", h.err)
+	return lost(ctx, l.addr, "the prompt", h.err)
 }

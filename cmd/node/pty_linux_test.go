@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"gobnode/endpoint"
 	"gobnode/types"
@@ -138,7 +141,7 @@ func TestTerminal(t *testing.T) {
 	// A mistyped command ends the connection, but not the prompt.
 	p.typeKeys(t, "PINGG"+enter)
 	p.screen.await(t, `ERR unimplemented not_run unknown command "PINGG"; did you mean PING\?\r\n`)
-	p.screen.await(t, `INFO msg="the peer has hung up after the error; connected again"`)
+	p.screen.await(t, "node: the peer has hung up after the error; connected again to "+addr+`\r\n`)
 	p.typeKeys(t, "REVERSE {\"S\":\"alive\"}"+enter)
 	p.screen.await(t, `OK \{.*"alive"`)
 
@@ -165,16 +168,122 @@ func TestTerminalLeave(t *testing.T) {
 	}
 }
 
-// TestTerminalLost kills the peer under a prompt.
-func TestTerminalLost(t *testing.T) {
+// TestTerminalReconnects kills the peer under a prompt, and starts it again.
+func TestTerminalReconnects(t *testing.T) {
 	t.Parallel()
 	server, addr := startServer(t)
 	p := onTerminal(t, "-connect", addr, "-i")
 	p.screen.await(t, addr+"> $")
+	p.typeKeys(t, "ECHO one"+enter)
+	p.screen.await(t, `Message received: one\r\n`)
 	p.typeKeys(t, "half a li")
-	require.NoError(t, server.cmd.Process.Kill())
-	p.leave(t, 3)
-	p.screen.await(t, "node: the prompt: lost the connection to "+addr+": closed by the peer; ")
+	p.screen.await(t, `half a li$`)
+	kill(t, server)
+	p.screen.await(t, "node: lost the connection to "+addr+`: closed by the peer; the last line sent was "ECHO one": `+
+		"if its answer is not above, it may have run or not\r\n")
+	p.screen.await(t, `node: cannot connect to `+addr+`: connection refused; trying again\r\n`)
+	p.screen.await(t, regexp.QuoteMeta(addr)+` \(reconnecting( \ds)?\)> half a li$`) // the line is still there
+	p.typeKeys(t, "ne"+enter)
+	p.screen.await(t, `node: not sent: "half a line": cannot connect to `+addr+`: connection refused\r\n`)
+	p.screen.await(t, regexp.QuoteMeta(addr)+` \(reconnecting [2-5]s\)> $`)
+
+	startServer(t, "-listen", addr)
+	p.typeKeys(t, "PING"+enter) // sent at once, or when it is connected by itself
+	p.screen.await(t, `(?s)node: connected again to `+addr+`\r\n.*PONG\r\n.*`+addr+"> $")
+	require.NotContains(t, p.screen.String(), "unknown command") // no line was sent late
+	p.typeKeys(t, ctrlD)
+	p.leave(t, 0)
+}
+
+// TestTerminalOfSeveral has the prompt go over to another node.
+func TestTerminalOfSeveral(t *testing.T) {
+	t.Parallel()
+	first, a := startServer(t)
+	_, b := startServer(t)
+	p := onTerminal(t, "-connect", a+","+b, "-i")
+	p.screen.await(t, a+"> $")
+	kill(t, first)
+	p.screen.await(t, b+"> $")
+	p.typeKeys(t, "PING"+enter)
+	p.screen.await(t, `PONG\r\n`)
+	require.NotContains(t, p.screen.String(), "lost") // nothing had been sent
+	p.typeKeys(t, ctrlD)
+	p.leave(t, 0)
+}
+
+// TestTerminalLeavesWithoutPeer leaves while there is no connection: between two
+// attempts, and while one is under way that is never answered.
+func TestTerminalLeavesWithoutPeer(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []bool{false, true} {
+		for keys, code := range map[string]int{"exit" + enter: 0, ctrlD: 0, ctrlC: 5, "": 5} {
+			server, addr := startServer(t)
+			p := onTerminal(t, "-connect", addr, "-i")
+			p.screen.await(t, addr+"> $")
+			kill(t, server)
+			if silent {
+				deaf(t, addr)
+			}
+			p.screen.await(t, `\(reconnecting( \ds)?\)> $`)
+			if silent {
+				p.typeKeys(t, "PING"+enter+"PING"+enter) // wait for the attempt
+				p.screen.await(t, `(?s)PING\r\n.*PING\r\n`)
+			}
+			if p.typeKeys(t, keys); keys == "" {
+				p.signal(t, syscall.SIGTERM)
+			}
+			p.leave(t, code)
+		}
+	}
+}
+
+// TestTerminalHungUpAtOnce has a peer that hangs up on whoever comes, once the
+// first connection is lost: it is not pressed.
+func TestTerminalHungUpAtOnce(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var connections atomic.Int64
+	accepted := make(chan struct{})
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections.Add(1)
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-accepted
+	})
+	p := onTerminal(t, "-connect", l.Addr().String(), "-i")
+	p.screen.await(t, `\(reconnecting [2-5]s\)> $`)
+	require.Less(t, connections.Load(), int64(100)) // seven or so
+	p.typeKeys(t, ctrlD)
+	p.leave(t, 0)
+}
+
+// deaf listens at addr and answers nobody, not even with a connection.
+func deaf(t *testing.T, addr string) {
+	t.Helper()
+	to, err := netip.ParseAddrPort(addr)
+	require.NoError(t, err)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}))
+	require.NoError(t, unix.Listen(fd, 0))
+	for range 2 { // what a backlog of 0 holds, and one more
+		c, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close() })
+		}
+	}
 }
 
 // TestTerminalLeavesSilentPeer leaves one that never answers, not even HELP: it

@@ -7,6 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"gobnode/endpoint"
+	"gobnode/handlers"
 )
 
 // A node is one run of the program.
@@ -16,6 +19,9 @@ type node struct {
 	stdout io.Writer // results; see display for what reaches a terminal
 	stderr io.Writer // everything else
 	log    *slog.Logger
+
+	register func(*endpoint.Endpoint) *handlers.Chat // gives a serving node its commands
+	lastAddr string                                  // the address that was connected to last
 }
 
 // run does what args and the environment ask for and returns the exit code.
@@ -23,7 +29,10 @@ type node struct {
 // first SIGINT or SIGTERM is. A goroutine that waits for stdin may outlast it,
 // until stdin ends: there is no way to call it back.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	n := &node{stdin: stdin, stdout: stdout, stderr: stderr}
+	return (&node{stdin: stdin, stdout: stdout, stderr: stderr, register: handlers.Register}).main(ctx, args)
+}
+
+func (n *node) main(ctx context.Context, args []string) int {
 	err := n.run(ctx, args)
 	if err == nil {
 		return exitOK
@@ -32,7 +41,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if !ok {
 		f = &failure{code: exitInternal, text: err.Error()}
 	}
-	_, _ = io.WriteString(stderr, "node: "+harmless(f.text)+"\n")
+	_, _ = io.WriteString(n.stderr, "node: "+harmless(f.text)+"\n")
 	return f.code
 }
 
@@ -57,6 +66,8 @@ func (n *node) run(ctx context.Context, args []string) error {
 		return n.chat(ctx)
 	case n.prompting:
 		return n.prompt(ctx)
+	case n.watching:
+		return n.watch(ctx)
 	case len(n.args) > 0:
 		return n.command(ctx)
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"gobnode/endpoint"
-	"gobnode/handlers"
 	"gobnode/internal/netaddr"
 )
 
@@ -20,7 +19,7 @@ import (
 // Kubernetes does (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/).
 const drainTime = 25 * time.Second
 
-// serve serves package handlers until ctx ends.
+// serve serves until ctx ends.
 func (n *node) serve(ctx context.Context) error {
 	config, err := n.serverTLS()
 	if err != nil {
@@ -36,7 +35,7 @@ func (n *node) serve(ctx context.Context) error {
 	if n.verbose {
 		e.Interceptors = []endpoint.Interceptor{n.logCommand}
 	}
-	room := handlers.Register(e)
+	room := n.register(e)
 	n.announce(l.Addr())
 
 	drained := make(chan error, 1)

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"os"
-	"strings"
 )
 
 // serverTLS is the configuration that the flags ask for, nil for plain.
@@ -30,9 +29,6 @@ func (n *node) clientTLS() (*tls.Config, error) {
 		return nil, nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	if strings.HasPrefix(n.addr, "unix:") {
-		config.ServerName = "localhost" // a path is no name that a certificate could be for
-	}
 	if n.tlsCA != "" {
 		pool, err := n.pool("tls-ca", n.tlsCA)
 		if err != nil {

@@ -81,7 +81,7 @@ func (n *node) copyTyped(ctx context.Context, l *link, out *output) error {
 	case out.err != nil:
 		return cannotPrint(out.err)
 	case errors.Is(err, errNoReply), err == nil && to.last != '\n':
-		return n.lost(ctx, n.args[0], io.EOF)
+		return lost(ctx, l.addr, n.args[0], io.EOF)
 	}
 	return err
 }

@@ -633,3 +633,30 @@ func mustFor[T any](t *testing.T) *gobcodec.Codec[T] {
 	require.NoError(t, err)
 	return c
 }
+
+// TestListsOfStrings: short strings of a list share allocations of up to 128 bytes, long ones do not, and what they hold is the
+// same.
+func TestListsOfStrings(t *testing.T) {
+	c, err := gobcodec.For[[]string]()
+	require.NoError(t, err)
+	for _, test := range []struct{ n, length, allocs int }{
+		{1, 5, 2}, {2, 5, 2}, {3, 5, 2}, {3, 0, 1}, {2, 64, 2}, {2, 65, 3}, {2, 128, 3}, {3, 127, 4}, {42, 5, 3}, {320, 4, 11}, {256, 0, 1},
+	} {
+		list := make([]string, test.n)
+		for i := range list {
+			list[i] = strings.Repeat(string(rune('a'+i%26)), test.length)
+		}
+		gob, err := c.Append(nil, &list)
+		require.NoError(t, err)
+		var got []string
+		allocs := testing.AllocsPerRun(100, func() {
+			got = nil
+			_, err = c.Decode(gob, &got, gobcodec.Limits{})
+		})
+		require.NoError(t, err)
+		assert.Equal(t, list, got)
+		if !raceEnabled {
+			assert.InDelta(t, test.allocs, allocs, 0.5, "%d strings of %d bytes", test.n, test.length)
+		}
+	}
+}

@@ -43,7 +43,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 			return ctx.Err() // without waiting for handlers that do not hear
 		}
 	}
-	s.wg.Wait()
+	s.Wait()
 	return nil
 }
 

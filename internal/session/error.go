@@ -38,6 +38,9 @@ var errCanceledByPeer = &Error{Code: wire.Canceled, Message: "canceled by the ca
 // errStopped is how a stream ended for a handler that gave it up.
 var errStopped = &Error{Code: wire.Canceled, Message: "given up by the handler"}
 
+// errTimeOver is the same when the caller's time was over.
+var errTimeOver = &Error{Code: wire.DeadlineExceeded, Message: "the caller's time was over", Cause: context.DeadlineExceeded}
+
 // errFinished is the cause of a handler's context once the handler has returned.
 var errFinished = errors.New("stream finished")
 

@@ -318,7 +318,11 @@ func (s *Session) onCancel(p []byte) error {
 		s.refuseServed(st, notRun(wire.Canceled, "canceled by the caller", nil))
 		return nil
 	}
-	st.fail(s, errCanceledByPeer)
+	why := errCanceledByPeer
+	if !st.deadline.IsZero() && !time.Now().Before(st.deadline) {
+		why = errTimeOver // which is why the caller gave up; the handler's own timer may be behind
+	}
+	st.fail(s, why)
 	st.discard = true
 	st.in.drop()
 	if st.finished {

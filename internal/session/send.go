@@ -274,7 +274,7 @@ func (st *Stream) writeEnd() error {
 	switch {
 	case st.err != nil:
 		return st.err
-	case st.local && st.closed:
+	case st.local && st.closed && !st.sentEnd:
 		return io.EOF
 	case st.s.ended:
 		return &Error{Code: wire.Unavailable, Message: "connection lost", Cause: st.s.err}
@@ -394,8 +394,10 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		st.in.drop()
 		st.finished, st.discard = true, true
 		st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
-		s.push(st)
-		if st.own != nil && !s.charge(st, int64(cap(own.b))) {
+		// What was charged for the message that came has room for the one that goes.
+		over := int64(cap(own.b)) - (st.covered - callCharge)
+		s.push(st) // after which own may be another's
+		if st.own != nil && over > 0 && !s.charge(st, over) {
 			st.dropPending()
 			st.last, st.failure = lastError, Error{Code: wire.ResourceExhausted, Outcome: wire.OutcomeFailed, Message: "no room for the reply"}
 			s.push(st)

@@ -223,7 +223,7 @@ func (s *Session) Err() error {
 // Close ends the session at once and waits for all its goroutines, handlers included: it must not be called by one.
 func (s *Session) Close() error {
 	s.Abort(ErrClosed)
-	s.wg.Wait()
+	s.Wait()
 	return nil
 }
 
@@ -231,11 +231,15 @@ func (s *Session) Close() error {
 // bytes.
 func (s *Session) Abort(err error) {
 	s.mu.Lock()
-	s.fail(err, &wire.GoAway{Last: s.taken, Message: []byte("closed")})
+	var farewell *wire.GoAway
+	if s.cfg.Accept != nil { // otherwise the peer has no call to be told of, and the end of the connection says the rest
+		farewell = &wire.GoAway{Last: s.taken, Message: []byte("closed")}
+	}
+	s.fail(err, farewell)
 	s.release(false)
 }
 
-// Wait waits for all goroutines of a session that has ended.
+// Wait waits for all goroutines of a session that has ended, or is about to.
 func (s *Session) Wait() { s.wg.Wait() }
 
 // Stats are counts since the session began, unless their remark says otherwise. Counters only grow.

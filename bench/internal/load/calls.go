@@ -76,7 +76,8 @@ type crew struct {
 	made    []uint64 // calls of each worker so far
 }
 
-// newCrew spreads workers over the connections.
+// newCrew spreads workers over the connections: worker i calls on connection i, or, where there are more workers, shares connection
+// i modulo their number; where there are more connections, it goes round its part of them, a call at a time.
 func newCrew(workers int, conns []peers.Conn, caller func(peers.Conn) peers.Caller) *crew {
 	c := &crew{workers: make([][]peers.Caller, workers), made: make([]uint64, workers)}
 	for i := range max(workers, len(conns)) {
@@ -105,7 +106,8 @@ func (c *crew) work(ctx context.Context, d time.Duration, times *latencies) (int
 	return calls.Load(), nil
 }
 
-// one makes at least one call, so that a window has some whatever they take.
+// one makes at least one call, so that a window has some whatever they take. It stops when a call ends after the window's end: the
+// clock is read once between two calls, for the latency of the one and the beginning of the next.
 func (c *crew) one(ctx context.Context, worker int, end time.Time, times *latencies, failed *firstError) (n int64, err error) {
 	callers := c.workers[worker]
 	for began := time.Now(); ; {
@@ -184,6 +186,7 @@ func (f Figures) loaded(second Figures) Figures {
 	return f
 }
 
+// runSleepy compares within one pair of processes, so that the share of the rate that is left is a ratio within a round too.
 func runSleepy(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	c, closeAll, err := t.crewOf(ctx, spec)
 	defer closeAll()
@@ -236,6 +239,7 @@ func runConns(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	return few.loaded(many), nil
 }
 
+// runCommands goes round all commands in the second window, so that the table's entries have to be found in memory and not in a cache.
 func runCommands(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	c, closeAll, err := t.crewOf(ctx, spec)
 	defer closeAll()

@@ -92,7 +92,8 @@ func (t *Target) warmUp(ctx context.Context, spec *Spec) error {
 	})
 }
 
-// runFanIn spreads the calls evenly over the second.
+// runFanIn spreads the calls evenly over the second. A call's time counts from when it is made, not from when it was due: what a timer is
+// late by is the runtime's doing and not the peer's.
 func runFanIn(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	conns, closeAll, err := t.dial(ctx, spec.Conns)
 	defer closeAll()

@@ -1,4 +1,10 @@
 // Package load is what a client process does to its server: one kind of load a file.
+//
+// All of them measure in windows. A window begins and ends when no call is under way, with the usage of both processes read at both
+// moments: so what is divided by its calls belongs to these calls alone, where reading it in mid-flight would divide by whichever calls
+// happened to end inside. The price is that a window runs a little over, until the slowest call is back. Before it comes a warm-up, in
+// which every connection and every caller has carried a call: pools, grown stacks and compiled types are part of the steady state. Then
+// both processes collect their garbage.
 package load
 
 import (
@@ -86,7 +92,7 @@ const (
 // Figures are what a sample measured.
 type Figures map[Metric]float64
 
-// A Target is what is loaded.
+// A Target is what is loaded. It is for one goroutine.
 type Target struct {
 	Peer   *peers.Peer
 	Addr   string

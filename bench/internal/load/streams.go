@@ -43,6 +43,7 @@ func until(d time.Duration) func(uint64) bool {
 	return func(uint64) bool { return time.Now().Before(end) }
 }
 
+// runStreams warms up on a stream of its own, on the same connection.
 func runStreams(ctx context.Context, spec *Spec, t *Target) (Figures, error) {
 	conns, closeAll, err := t.dial(ctx, 1)
 	defer closeAll()

@@ -80,7 +80,8 @@ func (s bareServer) Serve(l net.Listener) error {
 	}
 }
 
-// serve ends with the connection. What is wrong with it the client finds out.
+// serve ends with the connection. What is wrong with it the client finds out. Replies gather while there are requests in the buffer, so
+// that a batch of requests costs one write.
 func (s bareServer) serve(c net.Conn) {
 	defer c.Close()
 	r := bufio.NewReaderSize(c, bareBuffer)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"gobnode/bench/internal/echo"
 	"gobnode/endpoint"
@@ -24,7 +25,19 @@ func gobnode() *Peer {
 	return gobnodeAs(Gobnode, "Limits.Calls 2,048 and InFlight 4 GiB for 1,024 callers on one connection, Limits.Connections 20,000 for 15,000 of them", nil, nil)
 }
 
-// gobnodeAs is this library in a set-up of its own; tune functions may be nil.
+// Spinning is this library with Spin at both ends.
+const Spinning = "gobnode-spin"
+
+func spinning() *Peer {
+	const spin = 100 * time.Microsecond
+	p := gobnodeAs(Spinning, "gobnode with Spin of 100 µs at both ends",
+		func(e *endpoint.Endpoint) { e.Spin = spin }, func(d *endpoint.Dialer) { d.Spin = spin })
+	p.Streams, p.Names = false, false
+	return p
+}
+
+// gobnodeAs is this library in a set-up of its own; tune functions may be nil. Another set-up of it is another peer in All, beside this one:
+// it then has rows of its own, a column to compare it with, and its share of the rounds.
 func gobnodeAs(name, about string, tuneServer func(*endpoint.Endpoint), tuneClient func(*endpoint.Dialer)) *Peer {
 	return &Peer{
 		Name: name, About: about, Streams: true, Names: true,

@@ -65,7 +65,7 @@ type Stream interface {
 
 // All returns the peers: this library first, then the others, the floor last.
 func All() []*Peer {
-	return []*Peer{gobnode(), netRPC(), grpcPlain(), grpcWorkers(), drpcPeer(), connectPeer(), bare()}
+	return []*Peer{gobnode(), spinning(), netRPC(), grpcPlain(), grpcWorkers(), drpcPeer(), connectPeer(), bare()}
 }
 
 // Find returns the peer of that name, nil if there is none.
