@@ -180,6 +180,7 @@ func TestHealRolling(t *testing.T) {
 		for id, n := range ran {
 			require.Equal(t, 1, n, "job %d", id)
 		}
+		time.Sleep(5 * time.Second) // the last one may be waiting to try again
 		n := c.Stats().Nodes
 		t.Logf("%d reconnects, %d calls sent again", n[0].Reconnects+n[1].Reconnects, c.Stats().Resent)
 		assert.EqualValues(t, restarts, n[0].Reconnects+n[1].Reconnects)

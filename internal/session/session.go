@@ -7,10 +7,11 @@
 // lets go of the lock through Session.release, the one place that decides what follows: whether the session has ended, and
 // who writes what is staged.
 //
-// The goroutines of a session, each with a comment that says when it ends: the reader (readLoop), which never waits for
-// anything but the connection and writes nothing; the flusher (flush), started when there is something to write that could
-// not be written at once; the handlers' (work), which are reused, at most one for each call that is served; and the one
-// that ends the session (teardown). Timers call tick.
+// The goroutines of a session, each with a comment that says when it ends: the reader (readLoop), which waits for nothing but
+// the connection, except that it runs handlers that are quick, and then another goroutine takes the reading over when one turns
+// out not to be; the flusher (flush), started when there is something to write that could not be written at once; the other
+// handlers' (work), which are reused, at most one for each call that is served; and the one that ends the session (teardown).
+// Timers call tick and watchReader.
 //
 // # How a session ends
 //
@@ -36,7 +37,7 @@ import (
 type Config struct {
 	Dialer bool // this side dialled: it opens odd streams
 
-	// Accept serves a call on a goroutine of its own. A call with one message is passed on only once that is whole. When
+	// Accept serves a call, on a goroutine of its own if need be. What takes its time belongs into Receive's take. A call with one message is passed on only once that is whole. When
 	// Accept returns the stream is finished, with an error if it was not before, and is not to be used any more: that of a
 	// unary call becomes another call's. nil refuses every call.
 	Accept func(*Stream)
