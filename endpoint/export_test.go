@@ -99,3 +99,17 @@ func Race(ctx context.Context, dial func(ctx context.Context, network, address s
 func Hosts(ctx context.Context, lookup func(context.Context, string) ([]string, error), addr string) ([]string, error) {
 	return hosts(ctx, lookup, addr)
 }
+
+// BackoffHurried is how long b waits at least while a call does.
+func BackoffHurried(b Backoff) time.Duration { return b.withDefaults().hurried() }
+
+var manyNames latencyTable
+
+// CountLatencies counts a call of a command and returns how many commands' calls
+// are counted.
+func CountLatencies(name string) int {
+	if l := manyNames.get(name); l != nil {
+		l.add(time.Millisecond)
+	}
+	return len(manyNames.of)
+}

@@ -62,6 +62,14 @@ func (t *traffic) took(d time.Duration, now int64) {
 	t.costAt.Store(now)
 }
 
+// tookLonger adds what a call had taken that ended without an answer, if that is
+// above the mean: one that was given up early says nothing of the node.
+func (t *traffic) tookLonger(d time.Duration, now int64) {
+	if float64(d) > t.latency(now) {
+		t.took(d, now)
+	}
+}
+
 // latency is the mean as it stands now.
 func (t *traffic) latency(now int64) float64 {
 	age := max(now-t.costAt.Load(), 0)
