@@ -113,3 +113,13 @@ func CountLatencies(name string) int {
 	}
 	return len(manyNames.of)
 }
+
+// OpenRaw opens a raw command on any Caller that has sessions.
+func OpenRaw(ctx context.Context, to Caller, name string) (*Conn, error) {
+	o, refused := to.open(ctx, name, KindRaw)
+	if refused != nil {
+		return nil, refused
+	}
+	rc := newRawStream(ctx, o, o.link.peer.conn)
+	return newConn(rc, rc, *o.link.limits), nil
+}

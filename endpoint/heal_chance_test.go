@@ -578,6 +578,7 @@ func (h *chance) run() {
 		h.hosts[addr] = new(chanceHost)
 		h.up(h.hosts[addr])
 	}
+	callersSeeds := seeds(h.r, callers) // before others use h.r too
 	var stop context.CancelFunc
 	h.all, stop = context.WithCancel(h.t.Context())
 	defer stop()
@@ -610,7 +611,7 @@ func (h *chance) run() {
 			_ = h.c.State()
 		}
 	})
-	for i, seed := range seeds(h.r, callers) {
+	for i, seed := range callersSeeds {
 		all.Go(func() { h.caller(rand.New(rand.NewPCG(seed, uint64(i))), calls) })
 	}
 	for range 5 + h.r.IntN(30) {

@@ -286,4 +286,3 @@ func TestBackoffOdd(t *testing.T) {
 		}
 	}
 }
-
