@@ -17,16 +17,20 @@ type Backoff struct {
 	Max    time.Duration // 5 s; gRPC's 2 min keep clients away from servers that are back
 }
 
+// longestDelay is 36 years: a time from now can still be computed with it.
+const longestDelay = time.Duration(1 << 60)
+
 func (b Backoff) withDefaults() Backoff {
 	if b.Base <= 0 {
 		b.Base = 100 * time.Millisecond
 	}
-	if b.Factor < 1 {
+	if b.Factor < 1 || math.IsNaN(b.Factor) {
 		b.Factor = 1.6
 	}
 	if b.Max <= 0 {
 		b.Max = 5 * time.Second
 	}
+	b.Base, b.Max = min(b.Base, longestDelay), min(b.Max, longestDelay)
 	return b
 }
 

@@ -39,22 +39,24 @@ func (r *route) end(refused *Error) {
 	n := r.n
 	n.ended(refused)
 	switch {
-	case refused == nil:
+	case refused == nil, refused.Outcome == OutcomeFailed:
+		// A failure counts like a success: a node that fails all calls, of which
+		// nothing else were known, would look idle and draw those of the others.
 		n.unshun()
 		r.took(false)
 	case refused.byPeer() && refused.crowded():
 		n.shun(n.c.backoff, n.c.now())
-	case refused.Outcome == OutcomeFailed:
-		n.unshun()
 	default:
-		r.took(true) // otherwise a node that answers nothing would keep the mean of its best days
+		r.took(true)
 	}
 	if r.done != nil {
 		r.done(asError(refused))
 	}
 }
 
-// took counts how long the call took, or would have taken at least.
+// took counts how long the call took, or would have taken at least if it ended
+// without an answer: a node that gives none would keep the mean of its best days,
+// but one that was given up early says nothing of the node.
 func (r *route) took(atLeast bool) {
 	if r.at == 0 {
 		return
@@ -69,24 +71,29 @@ func (r *route) took(atLeast bool) {
 func (c *Client) several() bool { return len(*c.nodes.Load()) > 1 }
 
 // pick returns a node that takes calls, but for those in not if there is
-// another; without a node if there is none. Of two chosen at random it takes the
+// another; without a node if there is none. An error says that breakers keep calls
+// from every node.
+func (c *Client) pick(not []*node) (route, error) {
+	if len(not) > 0 {
+		if r, _ := c.pickBut(not); r.l != nil {
+			return r, nil
+		}
+	}
+	return c.pickBut(nil)
+}
+
+// pickBut is pick without those in not, whatever others there are. Of two chosen at random it takes the
 // one where less is to be waited for ("power of two choices"): unlike always the
 // best of all it does not send every client's calls to the same node. Nodes that
 // refused calls lately are taken when there are no others.
-//
-// An error says that breakers keep calls from every node.
-func (c *Client) pick(not []*node) (r route, _ error) {
+func (c *Client) pickBut(not []*node) (r route, broken error) {
 	nodes := *c.nodes.Load()
-	if len(nodes) == 1 && nodes[0].breaker == nil {
+	if len(nodes) == 1 && nodes[0].breaker == nil && len(not) == 0 {
 		return route{n: nodes[0], l: nodes[0].link.Load()}, nil
 	}
-	var broken error
 	var closed []*node // by their breakers
 	for {
 		n, l := c.choose(nodes, not, closed)
-		if n == nil && len(not) > 0 {
-			n, l = c.choose(nodes, nil, closed)
-		}
 		if n == nil {
 			return route{}, broken
 		}
@@ -145,13 +152,13 @@ func chooseOf(nodes []*node, fit func(*node) bool, now int64) (*node, *link) {
 // route returns the way of a call. While there is none it waits for one, until
 // ctx ends.
 func (c *Client) route(ctx context.Context, not []*node) (route, *Error) {
+	if err := ctx.Err(); err != nil {
+		return route{}, notSent(err) // the nodes, and their breakers, have nothing to do with it
+	}
 	if r, err := c.pick(not); r.l != nil {
 		return r, nil
 	} else if err != nil {
 		return r, allBroken(err)
-	}
-	if err := ctx.Err(); err != nil {
-		return route{}, notSent(err)
 	}
 	c.waiting.Add(1)
 	defer c.waiting.Add(-1)

@@ -187,10 +187,11 @@ func greetingError(addr string, err error) *Error {
 		}
 		return refusal(FailedPrecondition, "%s answered %s: it does not speak %s %s", addr, quoteName(other.Line), sessionCommand, sessionVersion)
 	}
-	e := notSent(err)
-	e.Outcome = OutcomeNotRun
-	e.Message = "no session with " + addr + ": " + e.Message
-	return e
+	code := CodeOf(err)
+	if code == Unknown {
+		code = Unavailable
+	}
+	return &Error{Code: code, Outcome: OutcomeNotRun, Message: "no session with " + addr + ": " + errText(err), cause: err}
 }
 
 // Close ends all sessions at once: calls under way fail, and the contexts of

@@ -99,3 +99,27 @@ func Race(ctx context.Context, dial func(ctx context.Context, network, address s
 func Hosts(ctx context.Context, lookup func(context.Context, string) ([]string, error), addr string) ([]string, error) {
 	return hosts(ctx, lookup, addr)
 }
+
+// BackoffHurried is how long b waits at least while a call does.
+func BackoffHurried(b Backoff) time.Duration { return b.withDefaults().hurried() }
+
+var manyNames latencyTable
+
+// CountLatencies counts a call of a command and returns how many commands' calls
+// are counted.
+func CountLatencies(name string) int {
+	if l := manyNames.get(name); l != nil {
+		l.add(time.Millisecond)
+	}
+	return len(manyNames.of)
+}
+
+// OpenRaw opens a raw command on any Caller that has sessions.
+func OpenRaw(ctx context.Context, to Caller, name string) (*Conn, error) {
+	o, refused := to.open(ctx, name, KindRaw)
+	if refused != nil {
+		return nil, refused
+	}
+	rc := newRawStream(ctx, o, o.link.peer.conn)
+	return newConn(rc, rc, *o.link.limits), nil
+}

@@ -29,9 +29,12 @@ func (t *hedgeTokens) take() bool {
 	if t.have.Add(-hedgeCost) >= 0 {
 		return true
 	}
-	t.have.Add(hedgeCost)
+	t.giveBack()
 	return false
 }
+
+// giveBack takes back a take that was of no use.
+func (t *hedgeTokens) giveBack() { t.have.Add(hedgeCost) }
 
 // A message is a call whose request is encoded already and whose reply is left
 // as it comes, so that two of them can be under way without a user's types being
@@ -101,17 +104,14 @@ func (h *hedge) copy() {
 	defer cancel()
 	h.cancelCopy, h.copyEnded = cancel, make(chan struct{})
 	h.mu.Unlock()
-	h.c.hedges.Add(1)
 	defer close(h.copyEnded)
-	r, err := h.c.pick([]*node{h.first})
-	if r.l == nil || r.n == h.first {
-		if r.done != nil {
-			r.done(nil)
-		}
+	r, _ := h.c.pickBut([]*node{h.first})
+	if r.l == nil {
+		h.c.hedging.giveBack()
 		h.copyError = refusal(Unavailable, "no other node takes calls")
-		_ = err
 		return
 	}
+	h.c.hedges.Add(1)
 	r.begin()
 	h.copyError = r.l.call(ctx, h.name, &h.copied)
 	r.end(h.copyError)

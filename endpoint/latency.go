@@ -22,6 +22,10 @@ const (
 	// percentile is at most an eighth too large.
 	latencyParts   = 8
 	latencyBuckets = 40 * latencyParts
+
+	// maxLatencies bounds the commands that are counted, 0.7 KB each: a program may
+	// call whatever names it is told.
+	maxLatencies = 256
 )
 
 // latencies counts how long the calls of one command take.
@@ -84,8 +88,8 @@ type latencyTable struct {
 	of map[string]*latencies
 }
 
-// get returns the latencies of a command. There are as many as the program has
-// names for.
+// get returns the latencies of a command. When there are too many, any other one
+// gives way.
 func (t *latencyTable) get(name string) *latencies {
 	t.mu.RLock()
 	l := t.of[name]
@@ -98,6 +102,12 @@ func (t *latencyTable) get(name string) *latencies {
 	if l = t.of[name]; l == nil {
 		if t.of == nil {
 			t.of = make(map[string]*latencies)
+		}
+		for other := range t.of {
+			if len(t.of) < maxLatencies {
+				break
+			}
+			delete(t.of, other)
 		}
 		l = new(latencies)
 		t.of[name] = l

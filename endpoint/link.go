@@ -181,14 +181,18 @@ func (s *streamBytes) Read(p []byte) (int, error)  { return s.st.Read(s.ctx, p) 
 func (s *streamBytes) Write(p []byte) (int, error) { return s.st.Write(s.ctx, p) }
 
 // fromSession is an error of package session as one of this package.
+//
+// It is the outermost that tells: below it may be another of either kind, of the
+// connection, if that is a stream of a session itself, and what is known of that
+// stream is not known of the call.
 func fromSession(err error) *Error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own
-	}
-	var e *session.Error
-	if errors.As(err, &e) {
-		return &Error{Code: Code(e.Code), Outcome: Outcome(e.Outcome), Message: e.Error(), cause: e}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		switch e := inner.(type) { //nolint:errorlint // one after the other
+		case *Error:
+			return e
+		case *session.Error:
+			return &Error{Code: Code(e.Code), Outcome: Outcome(e.Outcome), Message: e.Error(), cause: e}
+		}
 	}
 	if errors.Is(err, session.ErrSendClosed) {
 		return &Error{Code: FailedPrecondition, Message: "sent after CloseSend, or behind a message that was given up halfway", cause: err}

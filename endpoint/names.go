@@ -73,13 +73,9 @@ func (c *Client) askAgain() {
 }
 
 // setNodes makes addrs the nodes of the Client. Those that are left out take no
-// more calls, and have time to finish those under way.
+// more calls, and have time to finish those under way. One goroutine calls it at a
+// time. What is the user's, breakers and the log, is used without the lock.
 func (c *Client) setNodes(addrs []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return
-	}
 	old := *c.nodes.Load()
 	var nodes []*node
 	for _, addr := range addrs {
@@ -91,16 +87,33 @@ func (c *Client) setNodes(addrs []string) {
 			nodes = append(nodes, old[i])
 			continue
 		}
-		n := newNode(c, addr)
-		nodes = append(nodes, n)
-		c.wg.Go(n.run)
+		nodes = append(nodes, newNode(c, addr))
 	}
-	c.nodes.Store(&nodes)
+	if !c.replaceNodes(nodes) {
+		return
+	}
 	for _, n := range old {
 		if !slices.Contains(nodes, n) {
 			c.logger.Info("node left out", "addr", n.addr)
 			n.leave()
 		}
 	}
+}
+
+// replaceNodes puts nodes in place of those there were and runs the new ones,
+// unless the Client is closed.
+func (c *Client) replaceNodes(nodes []*node) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	for old, i := *c.nodes.Load(), 0; i < len(nodes); i++ {
+		if !slices.Contains(old, nodes[i]) {
+			c.wg.Go(nodes[i].run)
+		}
+	}
+	c.nodes.Store(&nodes)
 	c.notify()
+	return true
 }

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -269,7 +270,7 @@ func (n *node) lost(s *session.Session) {
 	if drained {
 		err = errDraining
 	} else {
-		err = errors.WithMessage(err, "the connection broke")
+		err = fmt.Errorf("the connection broke: %w", err)
 	}
 	n.c.mu.Lock()
 	n.leaving++

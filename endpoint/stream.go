@@ -128,7 +128,7 @@ func (s *Stream[Recv, Send]) All() iter.Seq2[Recv, error] {
 	return func(yield func(Recv, error) bool) {
 		for {
 			v, err := s.Recv()
-			if errors.Is(err, io.EOF) || !yield(v, err) || err != nil {
+			if err == io.EOF || !yield(v, err) || err != nil { //nolint:errorlint // as Recv returns it
 				return
 			}
 		}

@@ -112,6 +112,9 @@ func (s *Session) failReading(err error) {
 		s.fail(p, &wire.GoAway{Last: s.taken, Code: p.code, Message: []byte(p.text)})
 	case (s.goneAway || s.draining) && errors.Is(err, io.EOF) && s.opened == 0 && s.served == 0:
 		s.fail(ErrClosed, nil)
+	case errors.Is(err, io.EOF):
+		// Not as io.EOF, which every stream would hand on: to its user it would be the end of what the peer sends.
+		s.fail(io.ErrUnexpectedEOF, nil)
 	default:
 		s.fail(err, nil)
 	}

@@ -3,6 +3,7 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"testing"
 	"time"
@@ -114,7 +115,9 @@ func TestDeadlineTravels(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 1500*time.Millisecond, time.Since(start))
 		require.Equal(t, 1500*time.Millisecond, <-left)
-		require.ErrorIs(t, <-cause, context.DeadlineExceeded)
+		if err := <-cause; !errors.Is(err, context.DeadlineExceeded) { // both sides' time is over at once: the CANCEL may be there first
+			requireError(t, err, wire.Canceled, wire.OutcomeUnknown)
+		}
 		require.Equal(t, 1, p.a.Stats().Open, "the place is free before the last word")
 		time.Sleep(2 * time.Second)
 		require.Zero(t, p.a.Stats().Open)
