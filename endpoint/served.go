@@ -83,6 +83,7 @@ func (c *servedCall) doEncode(dst []byte) ([]byte, error) {
 		c.refused = refused
 		return nil, refused
 	}
+	c.v.charge.release() // the handler has returned; who gets the reply finds nothing held any more
 	return out, nil
 }
 
