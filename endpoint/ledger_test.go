@@ -76,6 +76,7 @@ func TestLedger(t *testing.T) {
 			}
 		}
 		l.wg.Wait()
+		time.Sleep(time.Second) // Close does not wait for a read of a closed connection that its faults hold up
 		ran := 0
 		for id := range l.ran {
 			runs := l.ran[id].Load()
