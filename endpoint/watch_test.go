@@ -2,6 +2,7 @@ package endpoint_test
 
 import (
 	"context"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ func TestBackoffDelay(t *testing.T) {
 	t.Parallel()
 	for failures, most := range map[int]time.Duration{
 		-1: 100 * time.Millisecond, 0: 100 * time.Millisecond, 1: 100 * time.Millisecond, 2: 160 * time.Millisecond,
-		3: 256 * time.Millisecond, 9: 4294967296 * time.Nanosecond, 10: 5 * time.Second, 1 << 40: 5 * time.Second,
+		3: 256 * time.Millisecond, 9: 4294967296 * time.Nanosecond, 10: 5 * time.Second, math.MaxInt: 5 * time.Second,
 	} {
 		longest := time.Duration(0)
 		for range 1000 {
