@@ -164,7 +164,7 @@ var (
 
 // allCells returns the cells, with windows of that length.
 func allCells(window time.Duration) []*cell {
-	base := load.Spec{Body: 64, Callers: 1, Conns: 1, Window: window, Warm: window/4 + 50*time.Millisecond, Settle: 2 * time.Second}
+	base := load.Spec{Body: 64, Callers: 1, Conns: 1, Window: window, Warm: window/4 + 50*time.Millisecond, Settle: 5 * time.Second}
 	var cells []*cell
 	add := func(k *kind, name, title string, set func(*load.Spec)) *cell {
 		c := &cell{name: name, title: title, kind: k, spec: base}

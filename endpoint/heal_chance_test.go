@@ -173,7 +173,7 @@ func (h *chance) serve(ctx context.Context, j errand) (errand, error) {
 	case doRefuse:
 		return j, endpoint.Errorf(endpoint.Unavailable, "not now")
 	case doPanic:
-		panic("an errand") //nolint:forbidigo // that is what the test is about
+		panic("an errand")
 	case doGoexit:
 		runtime.Goexit()
 	case doHangUp:
@@ -524,7 +524,7 @@ func (h *chance) line(ctx context.Context, id int) error {
 	if err != nil {
 		return err
 	}
-	line, err := c.Reader.ReadString('\n')
+	line, err := c.ReadString('\n')
 	if err == nil && line != strconv.Itoa(id)+"\n" {
 		h.errorf("call %d got %q", id, line)
 	}
@@ -578,7 +578,7 @@ func (h *chance) run() {
 		h.hosts[addr] = new(chanceHost)
 		h.up(h.hosts[addr])
 	}
-	callersSeeds := seeds(h.r, callers) // before others use h.r too
+	callerSeeds, actions := seeds(h.r, callers), 5+h.r.IntN(30) // before others use h.r too
 	var stop context.CancelFunc
 	h.all, stop = context.WithCancel(h.t.Context())
 	defer stop()
@@ -611,10 +611,10 @@ func (h *chance) run() {
 			_ = h.c.State()
 		}
 	})
-	for i, seed := range callersSeeds {
+	for i, seed := range callerSeeds {
 		all.Go(func() { h.caller(rand.New(rand.NewPCG(seed, uint64(i))), calls) })
 	}
-	for range 5 + h.r.IntN(30) {
+	for range actions {
 		h.mu.Lock()
 		pause := time.Duration(h.r.ExpFloat64() * float64(300*time.Millisecond))
 		h.mu.Unlock()

@@ -242,7 +242,7 @@ var tunnelFails atomic.Pointer[endpoint.Error]
 type tunnel struct{ c *endpoint.Conn }
 
 func (c tunnel) Read(p []byte) (int, error) {
-	n, err := c.c.Reader.Read(p)
+	n, err := c.c.Read(p)
 	if e := tunnelFails.Load(); err != nil && e != nil {
 		err = e
 	}
@@ -250,7 +250,7 @@ func (c tunnel) Read(p []byte) (int, error) {
 }
 
 func (c tunnel) Write(p []byte) (int, error) {
-	n, err := c.c.Writer.Write(p)
+	n, err := c.c.Write(p)
 	if err == nil {
 		err = c.c.Flush()
 	}

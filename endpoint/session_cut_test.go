@@ -78,7 +78,7 @@ func TestSessionCutIsNoEnd(t *testing.T) {
 			cut(t, <-serverSaw)
 			require.NoError(t, c.Close())
 			require.NoError(t, e.Close())
-			<-gone
+			assert.ErrorIs(t, <-gone, endpoint.ErrClosed)
 		})
 	}
 }

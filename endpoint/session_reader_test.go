@@ -140,7 +140,7 @@ func inTheWay(t *testing.T, r *rand.Rand, test readerCase, kind endpoint.Kind) {
 	await(t, "Client.Close", func() { assert.NoError(t, c.Close()) })
 	await(t, "Close", func() { assert.NoError(t, mine.Close()) })
 	await(t, "Close of the far end", func() { assert.NoError(t, far.Close()) })
-	<-served
+	assert.ErrorIs(t, <-served, endpoint.ErrClosed)
 }
 
 // oddCall makes the call that is in the way; how it ends is of no interest.
@@ -162,7 +162,7 @@ func oddCall(ctx context.Context, to endpoint.Caller, kind endpoint.Kind, j erra
 	if recv, ok := s.(*endpoint.Stream[errand, errand]); ok {
 		_, _ = recv.Recv()
 	} else {
-		_, _ = s.(*endpoint.Conn).Reader.ReadByte()
+		_, _ = s.(*endpoint.Conn).ReadByte()
 	}
 	_ = s.Close()
 }
@@ -175,7 +175,7 @@ func serveFar(t *testing.T, e *endpoint.Endpoint, tcp bool) (func(context.Contex
 		go func() { served <- e.Serve(l) }()
 		return func(ctx context.Context, _, _ string) (net.Conn, error) { return l.Dial(ctx) }, served
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	go func() { served <- e.Serve(l) }()
 	return func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -18,7 +18,7 @@ const watchTime = 250 * time.Millisecond
 //
 //	2026-11-21T09:00:00.000Z localhost:61000 ready, rtt 212µs
 //	2026-11-21T09:00:15.001Z localhost:61000 rtt 184µs
-//	2026-11-21T09:00:21.440Z localhost:61000 connecting: the connection broke: EOF
+//	2026-11-21T09:00:21.440Z localhost:61000 connecting: the connection broke: unexpected EOF
 //	2026-11-21T09:00:21.441Z localhost:61000 backing off: cannot connect to localhost:61000: connection refused
 //	2026-11-21T09:00:24.872Z localhost:61000 ready again after 3.432s, rtt 230µs
 type watcher struct {
