@@ -34,6 +34,21 @@ func (r *route) begin() {
 	}
 }
 
+// call makes a unary call on r, and counts it.
+func (r *route) call(ctx context.Context, name string, x outgoing) (refused *Error) {
+	ended := false
+	defer func() { // deferred for runtime.Goexit in a user's method that encodes
+		if !ended {
+			refused = refusal(Canceled, "the caller's goroutine ended")
+		}
+		r.end(refused)
+	}()
+	r.begin()
+	refused = r.l.call(ctx, name, x)
+	ended = true
+	return refused
+}
+
 // end counts the end of a call that took r.
 func (r *route) end(refused *Error) {
 	n := r.n
@@ -164,7 +179,7 @@ func (c *Client) route(ctx context.Context, not []*node) (route, *Error) {
 	defer c.waiting.Add(-1)
 	for {
 		c.mu.Lock()
-		closed, changed := c.closed, c.watch()
+		closed, usable := c.closed, c.usable.wait()
 		c.mu.Unlock()
 		if closed {
 			return route{}, refusal(Unavailable, "the client is closed")
@@ -178,7 +193,7 @@ func (c *Client) route(ctx context.Context, not []*node) (route, *Error) {
 			n.hurry()
 		}
 		select {
-		case <-changed:
+		case <-usable: // not every change: each attempt of a node has some, and thousands may wait here
 		case <-ctx.Done():
 			return route{}, c.noRoute(ctx)
 		}

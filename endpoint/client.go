@@ -57,7 +57,26 @@ type Client struct {
 
 	mu      sync.Mutex // guards following, and the states of nodes
 	closed  bool
-	changed chan struct{} // closed at the next change of state; nil if nobody waits for it
+	changed bell // rings at each change of state
+	usable  bell // rings when a node may take calls that did not before, and at Close
+}
+
+// A bell wakes everybody who waits for it. It needs a lock.
+type bell struct{ rung chan struct{} }
+
+// wait returns a channel that is closed at the next ring.
+func (b *bell) wait() <-chan struct{} {
+	if b.rung == nil {
+		b.rung = make(chan struct{})
+	}
+	return b.rung
+}
+
+func (b *bell) ring() {
+	if b.rung != nil {
+		close(b.rung)
+		b.rung = nil
+	}
 }
 
 // Dial connects with the zero Dialer.
@@ -121,7 +140,7 @@ func (c *Client) greeted(ctx context.Context) error {
 		var failed error
 		pending, ready := false, false
 		c.mu.Lock()
-		changed := c.watch()
+		changed := c.changed.wait()
 		for _, n := range *c.nodes.Load() {
 			ready = ready || n.connected > 0
 			pending = pending || !n.tried
@@ -202,7 +221,8 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.cancel()
-	c.notify()
+	c.changed.ring()
+	c.usable.ring()
 	c.mu.Unlock()
 	c.wg.Wait()
 	return nil
@@ -258,10 +278,7 @@ func (c *Client) send(ctx context.Context, info *Info, name string, x outgoing) 
 		if info != nil {
 			info.Peer = &r.l.peer
 		}
-		r.begin()
-		refused = r.l.call(ctx, name, x)
-		r.end(refused)
-		if refused == nil {
+		if refused = r.call(ctx, name, x); refused == nil {
 			c.tokens.earn()
 			return nil
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -262,6 +263,83 @@ func (tunnel) RemoteAddr() net.Addr               { return &net.UnixAddr{Name: "
 func (tunnel) SetDeadline(time.Time) error        { return nil }
 func (tunnel) SetReadDeadline(time.Time) error    { return nil }
 func (c tunnel) SetWriteDeadline(time.Time) error { return nil }
+
+// A countedContext counts how often somebody begins to wait for its end.
+type countedContext struct {
+	context.Context
+	waits *atomic.Int64
+}
+
+func (c countedContext) Done() <-chan struct{} {
+	c.waits.Add(1)
+	return c.Context.Done()
+}
+
+// TestHealWaitersSleep: a call that waits for a connection is not woken by each
+// attempt to make one: ten thousand of them would use up a processor.
+func TestHealWaitersSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		addrs := []string{"a:1", "b:1", "c:1"}
+		for _, addr := range addrs {
+			w.up(addr, nil)
+		}
+		c := w.client(endpoint.Dialer{}, addrs...)
+		time.Sleep(time.Second)
+		for _, addr := range addrs {
+			w.down(addr)
+		}
+		time.Sleep(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var waits atomic.Int64
+		answer := make(chan error, 1)
+		go func() {
+			_, err := work.Call(countedContext{ctx, &waits}, c, job{})
+			answer <- err
+		}()
+		before := len(w.dialled("a:1"))
+		time.Sleep(9 * time.Second)
+		assert.Greater(t, len(w.dialled("a:1")), before+50, "it hurries them")
+		assert.LessOrEqual(t, waits.Load(), int64(2))
+		begin := time.Now()
+		w.up("b:1", nil)
+		require.NoError(t, <-answer)
+		assert.LessOrEqual(t, time.Since(begin), 200*time.Millisecond)
+	})
+}
+
+// vanishing is a request whose encoding ends the goroutine that calls.
+type vanishing struct{ N int }
+
+func (v vanishing) GobEncode() ([]byte, error) {
+	if v.N != 0 { // zero values are encoded to know the type
+		runtime.Goexit()
+	}
+	return nil, nil
+}
+func (*vanishing) GobDecode([]byte) error { return nil }
+
+// TestHealCallerVanishes: a call whose goroutine ends within it is over for the
+// counts and for the breaker.
+func TestHealCallerVanishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const vanish endpoint.Command[vanishing, job] = "VANISH"
+		w := newWorld(t)
+		w.up("a:1", nil)
+		var fuse handSwitch
+		c := w.client(endpoint.Dialer{Breaker: func(string) endpoint.Breaker { return &fuse }}, "a:1")
+		gone := make(chan bool)
+		go func() {
+			defer close(gone)
+			_, _ = vanish.Call(t.Context(), c, vanishing{1})
+		}()
+		<-gone
+		assert.EqualValues(t, 1, fuse.asked.Load())
+		assert.EqualValues(t, 1, fuse.done.Load())
+		assert.Zero(t, c.Stats().Nodes[0].InFlight)
+	})
+}
 
 // TestHealManyNames: a program that passes on names it is told does not keep
 // count of all of them.

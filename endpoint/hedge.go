@@ -80,10 +80,8 @@ func (c *Client) hedged(ctx context.Context, r *route, name string, request []by
 		timer = time.AfterFunc(time.Duration(p95), h.copy)
 	}
 	start := time.Now()
-	r.begin()
-	refused := r.l.call(firstCtx, name, &h.call)
+	refused := r.call(firstCtx, name, &h.call)
 	times.add(time.Since(start)) // of one that lost to its copy: it would have taken longer
-	r.end(refused)
 	if timer != nil {
 		timer.Stop()
 	}
@@ -112,9 +110,7 @@ func (h *hedge) copy() {
 		return
 	}
 	h.c.hedges.Add(1)
-	r.begin()
-	h.copyError = r.l.call(ctx, h.name, &h.copied)
-	r.end(h.copyError)
+	h.copyError = r.call(ctx, h.name, &h.copied)
 	if h.copyError == nil || h.copyError.Outcome == OutcomeFailed {
 		h.cancelFirst() // answered
 	}

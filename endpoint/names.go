@@ -114,6 +114,7 @@ func (c *Client) replaceNodes(nodes []*node) bool {
 		}
 	}
 	c.nodes.Store(&nodes)
-	c.notify()
+	c.changed.ring()
+	c.usable.ring()
 	return true
 }

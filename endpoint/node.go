@@ -208,7 +208,7 @@ func (n *node) seeOff(l *link) {
 		close(n.left)
 		n.left = nil
 	}
-	n.c.notify()
+	n.c.changed.ring()
 }
 
 // drain has a session end when its calls have. It ends with what the peer has
@@ -232,14 +232,14 @@ func (n *node) set(p Phase, until time.Time) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.phase, n.until = p, until
-	n.c.notify()
+	n.c.changed.ring()
 }
 
 // failed takes note of an attempt that failed.
 func (n *node) failed(err error) {
 	n.c.mu.Lock()
 	n.tried, n.err = true, err
-	n.c.notify()
+	n.c.changed.ring()
 	n.c.mu.Unlock()
 	n.c.askAgain()
 }
@@ -251,7 +251,8 @@ func (n *node) ready(l *link, failures int) {
 	n.phase, n.until, n.err, n.tried = PhaseReady, time.Time{}, nil, true
 	n.connected++
 	again := n.connected > 1
-	n.c.notify()
+	n.c.changed.ring()
+	n.c.usable.ring()
 	n.c.mu.Unlock()
 	level := slog.LevelDebug
 	if again {
@@ -275,7 +276,7 @@ func (n *node) lost(s *session.Session) {
 	n.c.mu.Lock()
 	n.leaving++
 	n.phase, n.drained, n.err = PhaseConnecting, drained, err
-	n.c.notify()
+	n.c.changed.ring()
 	n.c.mu.Unlock()
 	switch {
 	case n.ctx.Err() != nil: // this side's doing

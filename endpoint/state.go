@@ -91,7 +91,7 @@ func (c *Client) States(ctx context.Context) iter.Seq[State] {
 		var last State
 		for first := true; ; first = false {
 			c.mu.Lock()
-			s, changed := c.state(), c.watch()
+			s, changed := c.state(), c.changed.wait()
 			c.mu.Unlock()
 			if first || !s.same(last) {
 				if !yield(s) || s.Phase == PhaseClosed {
@@ -115,7 +115,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq[ClientStats] {
 	return func(yield func(ClientStats) bool) {
 		for {
 			c.mu.Lock()
-			closed, changed := c.closed, c.watch()
+			closed, changed := c.closed, c.changed.wait()
 			c.mu.Unlock()
 			if closed || ctx.Err() != nil || !yield(c.Stats()) {
 				return
@@ -126,22 +126,6 @@ func (c *Client) Watch(ctx context.Context) iter.Seq[ClientStats] {
 				return
 			}
 		}
-	}
-}
-
-// watch returns a channel that is closed at the next change. Under mu.
-func (c *Client) watch() <-chan struct{} {
-	if c.changed == nil {
-		c.changed = make(chan struct{})
-	}
-	return c.changed
-}
-
-// notify closes what watch returned. Under mu.
-func (c *Client) notify() {
-	if c.changed != nil {
-		close(c.changed)
-		c.changed = nil
 	}
 }
 
