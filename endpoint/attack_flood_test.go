@@ -386,7 +386,7 @@ func TestRow26And07DamagedFrames(t *testing.T) {
 		damaged := append([]byte{}, frame...)
 		damaged[bit/8] ^= 1 << (bit % 8)
 		f.send(damaged)
-		require.NoError(t, f.conn.CloseWrite()) // a length that is too large waits for more
+		_ = f.conn.CloseWrite() // a length that is too large waits for more
 		for fr := f.next(); fr.Kind != 0; fr = f.next() {
 			assert.Contains(t, []wire.Kind{wire.KindGoAway, wire.KindPing}, fr.Kind, "bit %d", bit)
 		}
@@ -399,7 +399,7 @@ func TestRow26And07DamagedFrames(t *testing.T) {
 			f := foeOf(t, n)
 			head := []byte{byte(wire.KindData), 0, byte(length >> 24), byte(length >> 16), byte(length >> 8), byte(length)}
 			f.send(head, make([]byte, 100))
-			require.NoError(t, f.conn.CloseWrite())
+			_ = f.conn.CloseWrite() // unless the endpoint has hung up
 			for fr := f.next(); fr.Kind != 0; fr = f.next() {
 				assert.Equal(t, wire.KindGoAway, fr.Kind, "length %d", length)
 			}
