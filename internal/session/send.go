@@ -98,7 +98,7 @@ func (s *Session) emitCall(st *Stream, b *buffer, left time.Duration) bool {
 	st.pairs = wire.Pairs{}
 	runs := st.kind != wire.CallUnary || !st.pending
 	s.advance(st, flags)
-	signal(st.writable) // Open waits for this
+	st.mayWrite() // Open waits for this
 	return runs
 }
 
@@ -148,7 +148,7 @@ func (s *Session) advance(st *Stream, flags wire.Flags) {
 		putBuffer(st.own)
 		st.own, st.data = nil, nil
 		st.outDue = time.Time{}
-		signal(st.writable)
+		st.mayWrite()
 	} else if st.credit == 0 {
 		s.watchCredit(st)
 	}
@@ -157,6 +157,13 @@ func (s *Session) advance(st *Stream, flags wire.Flags) {
 		if !st.local {
 			s.endServed(st)
 		}
+	}
+}
+
+// mayWrite has whoever waits to write look again. The one message of a unary call nobody waits for.
+func (st *Stream) mayWrite() {
+	if st.kind != wire.CallUnary {
+		signal(st.writable)
 	}
 }
 
@@ -351,6 +358,9 @@ func (s *Session) conclude(st *Stream, e *Error) {
 	}
 	st.finished = true
 	st.discard = true
+	if st.kind == wire.CallUnary {
+		s.letGo(st)
+	}
 	if s.ended {
 		s.dropServed(st)
 		return
@@ -391,6 +401,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		putBuffer(own)
 		s.conclude(st, nil)
 	} else {
+		s.letGo(st)
 		st.in.drop()
 		st.finished, st.discard = true, true
 		st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
@@ -406,6 +417,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		}
 	}
 	cancel := st.cancel
+	st.loose = st.closed && !st.queued && !st.creditDue && !st.in.busy
 	s.settle(st.inline)
 	free(cancel)
 	return nil
