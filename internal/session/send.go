@@ -389,14 +389,15 @@ func (s *Session) conclude(st *Stream, e *Error) {
 func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 	s := st.s
 	own, err := s.encoded(encode)
-	if err == nil {
-		err = s.checkSize(context.Background(), len(own.b)) // which does not wait: a CALL comes after the HELLO
-	}
 	if err != nil {
-		putBuffer(own)
 		return err
 	}
 	s.mu.Lock()
+	if err := s.tooLarge(len(own.b)); err != nil { // the HELLO that says so came before the CALL
+		s.unlock()
+		putBuffer(own)
+		return err
+	}
 	if st.finished || st.canceled || st.err != nil || st.sentEnd || st.pending || s.ended {
 		putBuffer(own)
 		s.conclude(st, nil)
