@@ -418,7 +418,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		}
 	}
 	cancel := st.cancel
-	st.loose = st.closed && !st.queued && !st.creditDue && !st.in.busy
+	st.loose = s.unreferenced(st)
 	s.settle(st.inline)
 	free(cancel)
 	return nil

@@ -89,9 +89,7 @@ func (s *Session) serve(st *Stream, w *worker) (again bool) {
 			if st.in.doomed {
 				st.in.drop()
 			}
-			if st.closed {
-				s.recycle(st) // nobody but Accept knew of it
-			}
+			s.recycle(st) // nobody but Accept knew of it
 		}
 		again = returned && w != nil && s.wait(w)
 		s.settle(inline)
