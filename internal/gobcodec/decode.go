@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// structure reads the fields of a struct. What is not sent keeps its value. The four kinds that are most of all fields are
-// read in its loop: with a call of value for each, records of such fields take half as long again.
+// structure reads the fields of a struct. What is not sent keeps its value. The kinds of most fields are read in its loop:
+// with a call of value for each, records of such fields take half as long again.
 func (d *decoder) structure(s *step, p ptr) {
 	if !d.enter() {
 		return
@@ -37,10 +37,16 @@ func (d *decoder) structure(s *step, p ptr) {
 			*(*bool)(fp) = d.uint() != 0
 		case kindInt64:
 			*(*int64)(fp) = d.int()
+		case kindUint64:
+			*(*uint64)(fp) = d.uint()
 		case kindFloat64:
 			*(*float64)(fp) = d.float()
 		case kindString:
 			*(*string)(fp) = d.string()
+		case kindBytes:
+			d.byteSlice((*[]byte)(fp))
+		case kindSlice:
+			d.slice(f.step, fp)
 		default:
 			d.value(f.step, fp)
 		}
@@ -165,6 +171,11 @@ func (d *decoder) byteSlice(p *[]byte) {
 	if cap(*p) >= len(b) {
 		*p = (*p)[:len(b)]
 		copy(*p, b)
+		return
+	}
+	if d.i <= d.shared || d.shareRest(len(b)) {
+		i := d.i - d.from
+		*p = d.block[i-len(b) : i : i]
 		return
 	}
 	if !d.charge(roundUp(len(b))) {
