@@ -99,7 +99,7 @@ func (k *kit[Req, Reply]) take(request Req) *unaryCall[Req, Reply] {
 }
 
 func (k *kit[Req, Reply]) drop(c *unaryCall[Req, Reply]) {
-	*c = unaryCall[Req, Reply]{req: k.req, rep: k.rep} // what the values hold is not kept
+	c.clear()
 	k.calls.Put(c)
 }
 
@@ -113,14 +113,15 @@ type Caller interface {
 // unary is a unaryCommand without its types.
 type unary interface {
 	newCall() incoming
-	freeCall(call incoming) // of newCall, once nothing refers to it
-	largestJSON() int64     // the most that one element of a request as JSON can take, see jsonCost
+	served() *sync.Pool // of *servedCall
+	largestJSON() int64 // the most that one element of a request as JSON can take, see jsonCost
 	describe() (request, reply, example string)
 }
 
 // incoming is the handler's side of a unary call.
 type incoming interface {
 	noRequest() bool // the request is an empty struct
+	clear()          // the values, before another call uses it
 	decodeRequest(src []byte, limits gobcodec.Limits) (int, error)
 	decodeRequestJSON(src []byte) error
 	run(ctx context.Context) error
@@ -140,26 +141,16 @@ type unaryCommand[Req, Reply any] struct {
 	reply *gobcodec.Codec[Reply]
 	f     func(context.Context, Req) (Reply, error)
 
-	calls     sync.Pool // of *unaryCall
+	calls     sync.Pool // of *servedCall
 	largest   int64
 	described atomic.Pointer[[3]string] // nil until describe has come to its end
 }
 
 func (u *unaryCommand[Req, Reply]) newCall() incoming {
-	c, ok := u.calls.Get().(*unaryCall[Req, Reply])
-	if !ok {
-		c = new(unaryCall[Req, Reply])
-	}
-	c.req, c.rep, c.f = u.req, u.reply, u.f
-	return c
+	return &unaryCall[Req, Reply]{req: u.req, rep: u.reply, f: u.f}
 }
 
-func (u *unaryCommand[Req, Reply]) freeCall(call incoming) {
-	if c, ok := call.(*unaryCall[Req, Reply]); ok {
-		*c = unaryCall[Req, Reply]{} // what the values hold is not kept
-		u.calls.Put(c)
-	}
-}
+func (u *unaryCommand[Req, Reply]) served() *sync.Pool { return &u.calls }
 
 func (u *unaryCommand[Req, Reply]) largestJSON() int64 { return u.largest }
 
@@ -182,6 +173,12 @@ type unaryCall[Req, Reply any] struct {
 	f       func(context.Context, Req) (Reply, error) // of the handler's side
 	request Req
 	reply   Reply
+}
+
+func (c *unaryCall[Req, Reply]) clear() {
+	var request Req
+	var reply Reply
+	c.request, c.reply = request, reply
 }
 
 func (c *unaryCall[Req, Reply]) noRequest() bool { return c.req.Empty() }

@@ -70,16 +70,20 @@ func (i *Info) OnEnd(f func(error)) {
 
 // end calls what OnEnd was given, once.
 func (i *Info) end(err error) {
-	i.mu.Lock()
-	fs := i.onEnd
-	if i.over {
-		fs = nil
-	}
-	i.over = true
-	i.mu.Unlock()
-	for _, f := range fs {
+	for _, f := range i.atEnd() {
 		f(err)
 	}
+}
+
+// atEnd returns what end is to call: nothing the second time.
+func (i *Info) atEnd() []func(error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.over {
+		return nil
+	}
+	i.over = true
+	return i.onEnd
 }
 
 type infoKey struct{}

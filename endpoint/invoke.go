@@ -35,9 +35,10 @@ var errAborted = &Error{Code: Aborted, Message: ErrAbort.Error()}
 // success of a call that failed.
 func (v *invocation) run(decode func() *Error) (answer *Error) {
 	defer func() {
-		err := v.guard(func() error { v.ctx.info.end(asError(answer)); return nil })
-		if err != nil && answer == nil {
-			answer = ownOf(err)
+		for _, f := range v.ctx.info.atEnd() {
+			if err := v.guard(func() error { f(asError(answer)); return nil }); err != nil && answer == nil {
+				answer = ownOf(err)
+			}
 		}
 	}()
 	if len(v.e.Interceptors) == 0 { // without the closures of inside, which are allocated

@@ -23,15 +23,28 @@ const (
 
 var pools [maxBuffer - minBuffer + 1]sync.Pool
 
-// buffersOut counts the buffers that have not come back: the leak check of the tests.
-var buffersOut atomic.Int64
+// buffersOut counts the buffers that have not come back: the leak check of the tests. Elsewhere it is off, for the processors
+// would wait for each other at it four times in a call.
+var (
+	buffersOut    atomic.Int64
+	countsBuffers bool
+)
+
+// CountBuffers has BuffersOut count from now on. It is called before the first session is made.
+func CountBuffers() { countsBuffers = true }
 
 // BuffersOut returns how many pooled buffers have not come back.
 func BuffersOut() int64 { return buffersOut.Load() }
 
+func countBuffer(n int64) {
+	if countsBuffers {
+		buffersOut.Add(n)
+	}
+}
+
 // getBuffer returns an empty buffer with room for at least n bytes.
 func getBuffer(n int) *buffer {
-	buffersOut.Add(1)
+	countBuffer(1)
 	class := max(bits.Len(uint(max(n, 1)-1)), minBuffer)
 	if class > maxBuffer {
 		return &buffer{b: make([]byte, 0, n)}
@@ -48,7 +61,7 @@ func putBuffer(b *buffer) {
 	if b == nil {
 		return
 	}
-	buffersOut.Add(-1)
+	countBuffer(-1)
 	class := bits.Len(uint(cap(b.b))) - 1
 	if class < minBuffer || class > maxBuffer {
 		return

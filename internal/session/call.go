@@ -157,9 +157,11 @@ func (s *Session) start(deadline time.Time, spec *CallSpec, kind uint8) (*Stream
 // all that a small call allocates. They are the session's own and in no sync.Pool, for a channel belongs to the
 // synctest bubble that made it.
 func (s *Session) newStream() *Stream {
-	if n := len(s.free); n > 0 {
-		st := s.free[n-1]
-		s.free = s.free[:n-1]
+	if s.free == nil && s.spent.Load() != nil {
+		s.free = s.spent.Swap(nil)
+	}
+	if st := s.free; st != nil {
+		s.free, st.next = st.next, nil
 		return st
 	}
 	return &Stream{s: s, readable: make(chan struct{}, 1), writable: make(chan struct{}, 1)}
@@ -182,10 +184,15 @@ func (s *Session) enqueue(st *Stream) {
 // await waits for the last word of a unary call, and reports whether it came before ctx ended.
 func (st *Stream) await(ctx context.Context) bool {
 	s := st.s
+	done := ctx.Done()
+	if done == nil { // a select costs four times as much
+		<-st.readable
+		return true
+	}
 	select {
 	case <-st.readable:
 		return true
-	case <-ctx.Done():
+	case <-done:
 	}
 	err := ofContext(ctx, wire.OutcomeUnknown)
 	s.mu.Lock()
@@ -222,6 +229,11 @@ func (st *Stream) reply(decode func([]byte) error) error {
 
 // replied is the end of reply.
 func (st *Stream) replied() {
+	if st.loose {
+		st.in.drop()
+		st.s.giveBack(st)
+		return
+	}
 	st.s.mu.Lock()
 	st.in.drop()
 	st.s.recycle(st)
@@ -230,9 +242,26 @@ func (st *Stream) replied() {
 
 // recycle keeps a unary stream that has ended for another call of either side, unless something still refers to it.
 func (s *Session) recycle(st *Stream) {
-	if st.queued || st.creditDue || st.in.busy || s.ended || len(s.free) >= maxFree {
+	if st.queued || st.creditDue || st.in.busy || s.ended {
 		return
 	}
+	st.reset()
+	st.next, s.free = s.free, st
+}
+
+// giveBack is recycle by who does not hold the lock, of a stream that is loose.
+func (s *Session) giveBack(st *Stream) {
+	st.reset()
+	for {
+		st.next = s.spent.Load()
+		if s.spent.CompareAndSwap(st.next, st) {
+			return
+		}
+	}
+}
+
+// reset makes st like new.
+func (st *Stream) reset() {
 	select {
 	case <-st.readable:
 	default:
@@ -242,8 +271,7 @@ func (s *Session) recycle(st *Stream) {
 	default:
 	}
 	clear(st.parts)
-	*st = Stream{s: s, readable: st.readable, writable: st.writable, parts: st.parts[:0]}
-	s.free = append(s.free, st)
+	*st = Stream{s: st.s, readable: st.readable, writable: st.writable, parts: st.parts[:0]}
 }
 
 // validName reports whether a command can have this name.

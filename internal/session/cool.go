@@ -13,10 +13,7 @@ import (
 
 // register enters a stream under its number.
 func (s *Session) register(st *Stream) {
-	if s.streams == nil {
-		s.streams = make(map[uint64]*Stream)
-	}
-	s.streams[st.id] = st
+	s.streams.put(st)
 	s.warmUp()
 }
 
@@ -32,6 +29,8 @@ func (s *Session) warmUp() {
 // 5 µs; one with a call a second does not.
 func (s *Session) cool(now time.Time) {
 	calls := s.stats.Opened + s.stats.Served
+	s.free = nil // made anew by those that need one: so many as were needed at once lately are kept and no more
+	s.spent.Store(nil)
 	if s.opened+s.served > 0 || calls != s.coolCalls {
 		s.coolCalls = calls
 		s.dismiss(now)
@@ -43,7 +42,7 @@ func (s *Session) cool(now time.Time) {
 	for _, w := range s.idle {
 		close(w.next)
 	}
-	s.idle, s.free, s.streams = nil, nil, nil
+	s.idle, s.streams = nil, table{}
 	if s.raw != nil { // others have buffers of their own beside which a stack is little
 		s.replace = true
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader

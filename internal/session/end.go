@@ -106,7 +106,7 @@ func (s *Session) lastWords(rest *buffer, farewell *wire.GoAway) {
 func (s *Session) wakeAll() {
 	s.mu.Lock()
 	s.torn = true
-	for _, st := range s.streams {
+	for st := range s.streams.all() {
 		s.lost(st)
 	}
 	for st := s.places.pop(); st != nil; st = s.places.pop() {
@@ -121,7 +121,7 @@ func (s *Session) wakeAll() {
 		st.creditDue = false
 	}
 	s.credits = nil
-	s.streams = nil
+	s.streams = table{}
 	s.opened, s.served = 0, 0
 	for _, w := range s.idle {
 		close(w.next)

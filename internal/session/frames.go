@@ -62,7 +62,7 @@ func (s *Session) onHello(p []byte) error {
 	}
 	s.peer.Credit = min(max(h.Credit, assumedCredit), maxCredit)
 	if more := int64(s.peer.Credit) - assumedCredit; more > 0 {
-		for _, st := range s.streams { // all of them local: the peer's come after its HELLO
+		for st := range s.streams.all() { // all of them local: the peer's come after its HELLO
 			st.credit += more
 			s.push(st)
 		}
@@ -78,7 +78,7 @@ func (s *Session) ours(id uint64) bool { return id&1 == 1 == s.cfg.Dialer }
 // find returns the stream of a frame: nil if it has ended, so that the frame is dropped; an error if it never was. Which of
 // the two follows from the highest number alone: nothing is kept of streams that have ended.
 func (s *Session) find(id uint64) (*Stream, error) {
-	if st := s.streams[id]; st != nil {
+	if st := s.streams.get(id); st != nil {
 		return st, nil
 	}
 	if s.ours(id) && id >= s.nextID || !s.ours(id) && id > s.highest {
@@ -391,8 +391,8 @@ func (s *Session) onGoAway(p []byte) error {
 		}
 		st = next
 	}
-	for id, st := range s.streams {
-		if st.local && id > g.Last {
+	for st := range s.streams.all() {
+		if st.local && st.id > g.Last {
 			s.endLocal(st, reason)
 		}
 	}

@@ -154,7 +154,10 @@ func (s *Session) serveKept(mine *uint64) bool {
 		s.turn.Store(*mine)
 		s.serve(st, nil)
 		if !s.turn.CompareAndSwap(*mine, *mine+1) {
-			return false
+			return false // st stays with who took over, who has looked at it
+		}
+		if st.loose {
+			s.giveBack(st)
 		}
 		n++
 	}

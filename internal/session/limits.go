@@ -60,7 +60,6 @@ const (
 	maxStaged    = 64 << 10 // bytes staged before a writer has to wait; a frame may go over it
 	pingBurst    = 16       // PINGs forgiven beyond one a second: a stalled network delivers several at once
 	callCharge   = 8 << 10  // the least a call is charged for
-	maxFree      = 1024     // streams kept for later calls, until the session is idle
 	renewal      = 64 << 10 // bytes of a message that renew its 10 s
 
 	minHeartbeat  = time.Second
@@ -96,6 +95,9 @@ func (b *Budget) Take(n int64) bool {
 
 // Give returns what Take reserved.
 func (b *Budget) Give(n int64) {
+	if n == 0 {
+		return // and spare those who count the line that they would wait for
+	}
 	for ; b != nil; b = b.parent {
 		b.used.Add(-n)
 	}

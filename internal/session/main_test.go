@@ -17,6 +17,7 @@ var long = flag.Bool("long", false, "run the long tests in full")
 // TestMain fails when a goroutine or a pooled buffer is left over.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	session.CountBuffers()
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {

@@ -206,7 +206,7 @@ func (s *Session) ping(now time.Time) {
 // tickStreams ends the streams whose message stands still.
 func (s *Session) tickStreams(now time.Time) {
 	s.watched = 0
-	for _, st := range s.streams {
+	for st := range s.streams.all() {
 		for _, t := range [...]time.Time{st.inDue, st.outDue} {
 			switch {
 			case t.IsZero() || st.closed:

@@ -22,6 +22,7 @@ type reader struct {
 	full bool                      // the last read filled the buffer: the next one may be large
 
 	spinner
+	pace
 }
 
 // readLoop reads frames until the connection fails, the session ends or the guard gives the reading to another goroutine; then
@@ -204,7 +205,8 @@ func (r *reader) frames() error {
 		err = s.handle(f)
 		r.buf.r += n
 	}
-	r.lone = s.stats.Frames-frames == 1 && len(b) <= smallRead
+	r.pace.frames = int(s.stats.Frames - frames)
+	r.lone = r.pace.frames == 1 && len(b) <= smallRead
 	if err == nil && s.ended {
 		err = s.err
 	}
@@ -242,6 +244,7 @@ func (r *reader) more() error {
 	if n > 0 {
 		// It is there.
 	} else if r.s.raw != nil {
+		r.yield()
 		n, err = r.s.raw.wait(r.fill)
 	} else {
 		n, err = r.readWrapped()

@@ -98,7 +98,7 @@ func (s *Session) emitCall(st *Stream, b *buffer, left time.Duration) bool {
 	st.pairs = wire.Pairs{}
 	runs := st.kind != wire.CallUnary || !st.pending
 	s.advance(st, flags)
-	signal(st.writable) // Open waits for this
+	st.mayWrite() // Open waits for this
 	return runs
 }
 
@@ -148,7 +148,7 @@ func (s *Session) advance(st *Stream, flags wire.Flags) {
 		putBuffer(st.own)
 		st.own, st.data = nil, nil
 		st.outDue = time.Time{}
-		signal(st.writable)
+		st.mayWrite()
 	} else if st.credit == 0 {
 		s.watchCredit(st)
 	}
@@ -157,6 +157,13 @@ func (s *Session) advance(st *Stream, flags wire.Flags) {
 		if !st.local {
 			s.endServed(st)
 		}
+	}
+}
+
+// mayWrite has whoever waits to write look again. The one message of a unary call nobody waits for.
+func (st *Stream) mayWrite() {
+	if st.kind != wire.CallUnary {
+		signal(st.writable)
 	}
 }
 
@@ -351,6 +358,9 @@ func (s *Session) conclude(st *Stream, e *Error) {
 	}
 	st.finished = true
 	st.discard = true
+	if st.kind == wire.CallUnary {
+		s.letGo(st)
+	}
 	if s.ended {
 		s.dropServed(st)
 		return
@@ -379,18 +389,20 @@ func (s *Session) conclude(st *Stream, e *Error) {
 func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 	s := st.s
 	own, err := s.encoded(encode)
-	if err == nil {
-		err = s.checkSize(context.Background(), len(own.b)) // which does not wait: a CALL comes after the HELLO
-	}
 	if err != nil {
-		putBuffer(own)
 		return err
 	}
 	s.mu.Lock()
+	if err := s.tooLarge(len(own.b)); err != nil { // the HELLO that says so came before the CALL
+		s.unlock()
+		putBuffer(own)
+		return err
+	}
 	if st.finished || st.canceled || st.err != nil || st.sentEnd || st.pending || s.ended {
 		putBuffer(own)
 		s.conclude(st, nil)
 	} else {
+		s.letGo(st)
 		st.in.drop()
 		st.finished, st.discard = true, true
 		st.pending, st.data, st.own, st.eom, st.last = true, own.b, own, true, lastEnd
@@ -406,6 +418,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		}
 	}
 	cancel := st.cancel
+	st.loose = st.closed && !st.queued && !st.creditDue && !st.in.busy
 	s.settle(st.inline)
 	free(cancel)
 	return nil

@@ -115,7 +115,8 @@ type Session struct {
 	spins      struct{ hits, misses atomic.Uint64 }
 	size       atomic.Int64 // of messages encoded lately: how large a slice to encode the next into
 
-	reader reader // of the goroutine that reads
+	reader reader                 // of the goroutine that reads
+	spent  atomic.Pointer[Stream] // more of free: given back by those who do not hold the lock
 	turn   turns
 
 	mu sync.Mutex // guards following
@@ -132,15 +133,14 @@ type state struct {
 	torn     bool // the transport is closed and everybody has been woken
 	helloed  bool
 
-	// The streams of both sides are in one map: their numbers differ in the last bit.
-	streams    map[uint64]*Stream // from the CALL to the last word
-	nextID     uint64             // of the next stream opened here
-	highest    uint64             // stream of the peer's that a CALL was seen for
-	taken      uint64             // stream of the peer's that was served or refused
-	opened     int                // streams of this side's that have a place at the peer
-	served     int                // streams of the peer's
-	places     queue              // streams of this side's that wait for a place
-	free       []*Stream          // of finished unary calls, to be used again
+	streams    table   // from the CALL to the last word
+	nextID     uint64  // of the next stream opened here
+	highest    uint64  // stream of the peer's that a CALL was seen for
+	taken      uint64  // stream of the peer's that was served or refused
+	opened     int     // streams of this side's that have a place at the peer
+	served     int     // streams of the peer's
+	places     queue   // streams of this side's that wait for a place
+	free       *Stream // of finished unary calls, to be used again, linked by next
 	idle       []*worker
 	peer       wire.Hello // what the peer allows
 	names      [4]string  // of commands that were called, so that a call does not allocate one

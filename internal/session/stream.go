@@ -35,6 +35,7 @@ type Stream struct {
 	dispatched bool // Accept has it
 	finished   bool // the handler's side: Finish or Reply was called
 	well       bool // a unary call has ended with a reply; written once, before its caller is woken
+	loose      bool // a unary call has ended and nothing refers to it but whoever made or serves it
 	closed     bool // the last word was staged, or came, or there will be none
 	discard    bool // data that arrives is dropped
 	canceled   bool // a CANCEL was sent, is about to be, or has come
@@ -55,6 +56,11 @@ type Stream struct {
 	next       *Stream
 	creditDue  bool // in credits
 	nextCredit *Stream
+
+	// Of the goroutine that serves a unary call.
+	taking   bool // a handler is given its message
+	measured bool // took is how long that took, and was not counted yet
+	took     time.Duration
 }
 
 // Kind returns what the CALL asked for: wire.CallRaw, CallUnary or CallStream.
@@ -112,6 +118,10 @@ func (st *Stream) Context() context.Context {
 func (st *Stream) Receive(ctx context.Context, take func([]byte) error) error {
 	s := st.s
 	s.mu.Lock()
+	if st.kind == wire.CallUnary && st.in.busy { // again
+		s.letGo(st)
+		st.in.drop()
+	}
 	for st.in.whole == 0 {
 		if err := st.readEnd(); err != nil {
 			s.unlock()
@@ -127,17 +137,35 @@ func (st *Stream) Receive(ctx context.Context, take func([]byte) error) error {
 	}
 	st.in.busy = true
 	st.parts = st.in.message(st.parts[:0])
+	if st.kind != wire.CallUnary {
+		s.mu.Unlock()
+		defer st.taken()
+		return withMessage(st.parts, take)
+	}
+	// The message stays where it is until the last word, which takes the lock anyway.
 	sampled := st.sampled()
 	s.mu.Unlock()
-	took := time.Duration(-1)
-	defer st.taken(&took)
+	st.taking = true
+	defer func() { st.taking = false }()
 	if !sampled {
 		return withMessage(st.parts, take)
 	}
 	begin := time.Now()
 	err := withMessage(st.parts, take)
-	took = time.Since(begin)
+	st.took, st.measured = time.Since(begin), true
 	return err
+}
+
+// letGo lets go of the message of a unary call that was received.
+func (s *Session) letGo(st *Stream) {
+	if st.taking { // by a handler that will not return: whoever called it does this
+		return
+	}
+	if st.measured {
+		s.timed(st.took, 1)
+		st.measured = false
+	}
+	st.in.busy = false
 }
 
 // withMessage calls take with a message that is in one piece already, or is now.
@@ -160,13 +188,10 @@ func withMessage(parts [][]byte, take func([]byte) error) error {
 	return take(whole.b)
 }
 
-// taken is the end of Receive, during which the message was used for as long as *took, if that is not negative.
-func (st *Stream) taken(took *time.Duration) {
+// taken is the end of Receive.
+func (st *Stream) taken() {
 	s := st.s
 	s.mu.Lock()
-	if *took >= 0 {
-		s.timed(*took, 1)
-	}
 	clear(st.parts)
 	st.in.busy = false
 	if st.in.doomed {
@@ -330,7 +355,7 @@ func (s *Session) grantPlaces() {
 func (s *Session) endLocal(st *Stream, err *Error) {
 	st.closed = true
 	st.inDue, st.outDue = time.Time{}, time.Time{}
-	delete(s.streams, st.id)
+	s.streams.remove(st)
 	if err != nil {
 		st.fail(s, err)
 	} else {
@@ -339,7 +364,7 @@ func (s *Session) endLocal(st *Stream, err *Error) {
 		case st.kind != wire.CallUnary:
 			st.wake()
 		case st.err == nil: // otherwise the caller has gone
-			st.well = true
+			st.well, st.loose = true, !st.queued && !st.creditDue
 			st.follower, s.answered = s.answered, st
 		}
 	}
@@ -348,7 +373,7 @@ func (s *Session) endLocal(st *Stream, err *Error) {
 
 // endServed ends a stream of the peer's whose last word was staged.
 func (s *Session) endServed(st *Stream) {
-	delete(s.streams, st.id)
+	s.streams.remove(st)
 	s.served--
 	s.dropServed(st)
 }

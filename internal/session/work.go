@@ -76,12 +76,22 @@ func (s *Session) wait(w *worker) bool {
 func (s *Session) serve(st *Stream, w *worker) (again bool) {
 	returned := false
 	defer func() {
+		if returned && w == nil && st.loose {
+			return // nothing is left to do: serveKept gives it back
+		}
 		s.mu.Lock()
 		s.conclude(st, &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler did not finish"})
 		cancel, inline := st.cancel, st.inline
 		st.inline = false
-		if st.kind == wire.CallUnary && st.closed {
-			s.recycle(st) // nobody but Accept knew of it
+		if st.kind == wire.CallUnary {
+			st.taking = false
+			s.letGo(st)
+			if st.in.doomed {
+				st.in.drop()
+			}
+			if st.closed {
+				s.recycle(st) // nobody but Accept knew of it
+			}
 		}
 		again = returned && w != nil && s.wait(w)
 		s.settle(inline)

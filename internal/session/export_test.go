@@ -1,0 +1,46 @@
+package session
+
+// What the tests need of the inside.
+
+type (
+	Table = table
+	Pace  = pace
+)
+
+// NewNumbered returns a stream of that number and of no session.
+func NewNumbered(id uint64) *Stream { return &Stream{id: id} }
+
+// Number returns the number of st.
+func (st *Stream) Number() uint64 { return st.id }
+
+func (t *table) Get(id uint64) *Stream { return t.get(id) }
+func (t *table) Put(st *Stream)        { t.put(st) }
+func (t *table) Remove(st *Stream)     { t.remove(st) }
+
+// All returns the streams by their numbers.
+func (t *table) All() map[uint64]*Stream {
+	all := make(map[uint64]*Stream)
+	for st := range t.all() {
+		if all[st.id] != nil {
+			return nil // twice
+		}
+		all[st.id] = st
+	}
+	return all
+}
+
+// RemoveAll removes the streams that f names while it ranges over them.
+func (t *table) RemoveAll(f func(id uint64) bool) {
+	for st := range t.all() {
+		if f(st.id) {
+			t.remove(st)
+		}
+	}
+}
+
+// After has p see a read that brought n frames, and returns how many reads it lets pass now without yielding.
+func (p *pace) After(n int) int {
+	p.frames = n
+	p.yield()
+	return p.pass
+}
