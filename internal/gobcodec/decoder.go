@@ -170,6 +170,9 @@ const (
 	// The size of the largest block that values share: what one of them can keep in memory. At 128 a recursive node of 0.4 KB took
 	// a sixth longer; 512 gained nothing.
 	sharedBytes = 256
+	// A block is made for a value, or for the strings of a list, that is a part of it no smaller than this: without that a short name
+	// before 24 floats took 18 % longer than by itself.
+	leastPart = 8
 	// The fewest bytes that another value takes: the number of its field, its length, itself.
 	another = 3
 )
@@ -194,31 +197,38 @@ func (d *decoder) string() string {
 // hold another one. It is a call's request that gains: three allocations become one.
 func (d *decoder) shareRest(n int) bool {
 	from := d.i - n
-	if rest := len(d.b) - from; n == 0 || rest > sharedBytes || rest-n < another {
+	if !d.restFor(from, n) || len(d.b)-d.i < another {
 		return false
 	}
 	return d.share(from, len(d.b))
 }
 
-// shareList makes a block for the short strings that come next in a list, of which n are left. It looks no further than it shares,
-// two strings aside, and begins at none that is empty, as whole lists may be.
+// restFor reports whether the rest of the message is to be one block, of which n bytes are known to be needed.
+func (d *decoder) restFor(from, n int) bool { return len(d.b)-from <= min(sharedBytes, leastPart*n) }
+
+// shareList makes a block for the short strings that come next in a list, of which n are left, and perhaps for what follows. It
+// begins at none that is empty, as whole lists may be.
 func (d *decoder) shareList(n int) {
 	from := d.i
-	if len(d.b)-from <= sharedBytes || d.b[from] == 0 {
-		return // near the end there is shareRest
+	if from >= len(d.b) || d.b[from] == 0 {
+		return
 	}
 	to, sharers := from, 0
-	for sharers < n && d.b[to] <= 0x7f && to+1+int(d.b[to])-from <= sharedBytes {
+	for sharers < n && to < len(d.b) && d.b[to] <= 0x7f && to+1+int(d.b[to])-from <= sharedBytes {
 		to += 1 + int(d.b[to])
 		sharers++
 	}
-	if sharers > 1 {
-		d.share(from, to)
+	if sharers < 2 || to > len(d.b) {
+		return
 	}
+	if d.restFor(from, to-from) {
+		to = len(d.b)
+	}
+	d.share(from, to)
 }
 
-// share copies a part of the message as it is: the values in it are as far from each other as there. To copy each by itself took
-// longer. No two blocks are copies of the same bytes, so all of them are no more than the message.
+// share copies a part of the message as it is: the values in it are as far from each other as there. No two blocks are copies of the
+// same bytes, so all of them are no more than the message.
 func (d *decoder) share(from, to int) bool {
 	if !d.charge((uint64(to-from) + 15) &^ 15) { // the sizes of blocks from 32 to 256 bytes
 		return false
@@ -229,7 +239,7 @@ func (d *decoder) share(from, to int) bool {
 	return true
 }
 
-// strings reads a list of strings; those in a block without a call: for three tags it takes a tenth of a request's time.
+// strings reads a list of strings; those in a block without a call: for three tags it saves 7 % of a request's time.
 func (d *decoder) strings(ss []string) {
 	for k := range ss {
 		if d.i >= d.shared {
