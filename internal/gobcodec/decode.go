@@ -222,6 +222,9 @@ func (d *decoder) slice(s *step, p ptr) {
 // elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed: fields that the
 // message leaves out keep what they had, as in encoding/gob.
 func (d *decoder) elements(s *step, p ptr, n int) {
+	if n == 0 { // of an array of none, where p points at something else
+		return
+	}
 	et := s.t.elem
 	switch et.kind { //nolint:exhaustive // the others have no loop
 	case kindFloat64:

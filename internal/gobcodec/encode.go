@@ -206,6 +206,9 @@ func appendScalar(b []byte, k kind, p ptr) []byte {
 
 // elements appends the n elements that begin at p. The kinds of most long lists have loops of their own.
 func (e *encoder) elements(b []byte, t *goType, p ptr, n int) []byte {
+	if n == 0 { // of an array of none, where p points at something else
+		return b
+	}
 	et := t.elem
 	switch {
 	case et.kind == kindFloat64:
