@@ -204,6 +204,9 @@ func attacks(tb testing.TB) []attack {
 		}, mib, 3_000, decoded, 80 * mib},
 		attack{"maps, empty", of[mapsTarget](tb), func(n int) []byte { return message[mapsTarget](tb, ones(n)) }, mib, 3_000, "", 128 * mib},
 		attack{"strings, empty", of[stringsTarget](tb), func(n int) []byte { return message[stringsTarget](tb, ones(n)) }, mib, 3_000, "", 32 * mib},
+		attack{"strings, a short one to 255 empty ones", of[stringsTarget](tb), func(n int) []byte {
+			return message[stringsTarget](tb, []byte{1}, wUint(uint64(n/257*256)), rep(n/257, append([]byte{1, 'a'}, rep(255, 0)...)...), []byte{0})
+		}, mib, 3_000, "", 20 * mib},
 		attack{"4 MiB of elements that are zero", of[recordTarget](tb), func(n int) []byte {
 			return message[recordTarget](tb, ones(n))
 		}, 4*mib - 1000, 3_000, decoded, 16 * kib},

@@ -16,6 +16,7 @@ import (
 //
 //	go test -run '^$' -bench Both -count 6 ./internal/gobcodec
 func BenchmarkBoth(b *testing.B) {
+	b.Run("call", func(b *testing.B) { benchmarkBoth(b, newCall()) })
 	b.Run("small", func(b *testing.B) { benchmarkBoth(b, newSmall()) })
 	b.Run("medium", func(b *testing.B) { benchmarkBoth(b, newMedium()) })
 	b.Run("node", func(b *testing.B) { benchmarkBoth(b, newNode()) })

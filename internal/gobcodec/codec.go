@@ -161,6 +161,10 @@ func (c *Codec[T]) Append(dst []byte, v *T) ([]byte, error) {
 // the figure that Limits.Decoded bounds. What a method of a self-encoding type allocates is counted as the bytes it is given,
 // and what it costs to compile definitions never seen before, 4 MB at most and mostly given back, is not counted.
 //
+// Strings and []byte may be parts of one block of at most 256 bytes: short strings next to each other in a list, and those in the
+// last 256 bytes of src, which is all of a small message, unless the first is a small part of that. So what keeps one of them may
+// keep 256 bytes; no []byte has room behind its length. The block is what is allocated, hence what is counted, with the bytes of src between its values.
+//
 // As with encoding/gob, what is not sent keeps its value, slices use the room they have, maps are added to, and *v is partly
 // filled after an error. No data is the zero value of any struct. The error is an *Error or a *BoundError. Nothing of src is
 // kept, unless a method of a self-encoding type does.
@@ -176,7 +180,9 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 	if p == nil {
 		return 0, &Error{Path: pr.name, Reason: "nil pointer to decode into"}
 	}
-	d := decoder{b: src, left: lim.decoded(), limit: lim.decoded()}
+	var d decoder // a literal would be put together beside it and copied
+	d.b, d.limit = src, lim.decoded()
+	d.left = d.limit
 	if len(src) == 0 {
 		return d.nothing(pr, p)
 	}

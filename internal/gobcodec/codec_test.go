@@ -9,6 +9,8 @@ import (
 	"math/big"
 	"math/bits"
 	"reflect"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -434,6 +436,7 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools at random")
 	}
+	noAllocs(t, newCall())
 	noAllocs(t, newSmall())
 	noAllocs(t, newMedium())
 	noAllocs(t, newNode())
@@ -634,13 +637,13 @@ func mustFor[T any](t *testing.T) *gobcodec.Codec[T] {
 	return c
 }
 
-// TestListsOfStrings: short strings of a list share allocations of up to 128 bytes, long ones do not, and what they hold is the
-// same.
+// TestListsOfStrings: short strings of a list share blocks of up to 256 bytes, their lengths included, long ones do not, and what they
+// hold is the same.
 func TestListsOfStrings(t *testing.T) {
 	c, err := gobcodec.For[[]string]()
 	require.NoError(t, err)
 	for _, test := range []struct{ n, length, allocs int }{
-		{1, 5, 2}, {2, 5, 2}, {3, 5, 2}, {3, 0, 1}, {2, 64, 2}, {2, 65, 3}, {2, 128, 3}, {3, 127, 4}, {42, 5, 3}, {320, 4, 11}, {256, 0, 1},
+		{1, 5, 2}, {2, 5, 2}, {3, 0, 1}, {2, 127, 2}, {2, 128, 3}, {3, 127, 3}, {3, 128, 4}, {42, 5, 2}, {43, 5, 3}, {103, 4, 4}, {512, 0, 1},
 	} {
 		list := make([]string, test.n)
 		for i := range list {
@@ -659,4 +662,95 @@ func TestListsOfStrings(t *testing.T) {
 			assert.InDelta(t, test.allocs, allocs, 0.5, "%d strings of %d bytes", test.n, test.length)
 		}
 	}
+}
+
+// TestSharedBlock: from the first string or bytes within 256 bytes of the message's end on, all are parts of one block, which is
+// charged as it is allocated. A first one of less than an eighth of that is by itself.
+func TestSharedBlock(t *testing.T) {
+	type value struct {
+		Name  string
+		Bytes []byte
+		Last  string
+	}
+	c, err := gobcodec.For[value]()
+	require.NoError(t, err)
+	for n := 1; n <= 600; n++ {
+		name := strings.Repeat("n", 32)
+		if n > 300 {
+			name = "short"
+		}
+		v := value{name, bytes.Repeat([]byte{'b'}, (n-1)%300+1), "last"}
+		gob, err := c.Append(nil, &v)
+		require.NoError(t, err)
+		blocks := 3
+		if rest := len(gob) - bytes.LastIndex(gob, []byte(name)); rest <= 256 && rest <= 8*len(name) {
+			blocks = 1
+		} else if len(gob)-bytes.LastIndex(gob, v.Bytes) <= 256 {
+			blocks = 2
+		}
+		var got value
+		var charged int
+		decode := func() {
+			got = value{}
+			charged, err = c.Decode(gob, &got, gobcodec.Limits{})
+		}
+		allocs := testing.AllocsPerRun(20, decode)
+		require.NoError(t, err)
+		require.Equal(t, v, got)
+		require.Equal(t, len(v.Bytes), cap(got.Bytes))
+		_, err = c.Decode(gob, new(value), gobcodec.Limits{Decoded: charged})
+		require.NoError(t, err)
+		_, err = c.Decode(gob, new(value), gobcodec.Limits{Decoded: charged - 1})
+		require.ErrorAs(t, err, new(*gobcodec.BoundError))
+		if raceEnabled {
+			continue
+		}
+		require.InDelta(t, blocks, allocs, 0.5, "%d bytes", n)
+		if blocks < 3 { // larger ones than 256 bytes are charged without the size classes
+			require.LessOrEqual(t, allocatedBy(decode), charged, "%d bytes", n)
+		}
+	}
+}
+
+// allocatedBy is the bytes that f allocates, without what the runtime does meanwhile.
+func allocatedBy(f func()) int {
+	const times = 50
+	least := uint64(math.MaxUint64)
+	for range 5 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range times {
+			f()
+		}
+		runtime.ReadMemStats(&after)
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
+	}
+	return int(least / times)
+}
+
+// No value of a block reaches another: not by append, and not when its room is decoded into again.
+func TestValuesOfBlockAreApart(t *testing.T) {
+	c := mustFor[callValue](t)
+	v := newCall()
+	gob, err := c.Append(nil, v)
+	require.NoError(t, err)
+	var got callValue
+	_, err = c.Decode(gob, &got, gobcodec.Limits{})
+	require.NoError(t, err)
+	first := got
+	first.Tags = slices.Clone(got.Tags) // the list has room as well, the strings do not
+	body := got.Body
+	_ = append(got.Body, "more"...)
+	require.Equal(t, *v, got)
+
+	other := &callValue{Name: "name", Body: bytes.Repeat([]byte{0xff}, 64), Tags: []string{"a tag that is longer", "b", "ccc"}}
+	gob, err = c.Append(nil, other)
+	require.NoError(t, err)
+	_, err = c.Decode(gob, &got, gobcodec.Limits{})
+	require.NoError(t, err)
+	require.Equal(t, other.Body, got.Body)
+	require.Equal(t, other.Tags, got.Tags)
+	require.Equal(t, other.Body, body, "the room was used")
+	require.Equal(t, v.Name, first.Name)
+	require.Equal(t, v.Tags, first.Tags)
 }

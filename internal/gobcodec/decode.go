@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// structure reads the fields of a struct. What is not sent keeps its value. The four kinds that are most of all fields are
-// read in its loop: with a call of value for each, records of such fields take half as long again.
+// structure reads the fields of a struct. What is not sent keeps its value. The kinds of most fields are read in its loop:
+// with a call of value for each, records of such fields take half as long again.
 func (d *decoder) structure(s *step, p ptr) {
 	if !d.enter() {
 		return
@@ -37,10 +37,16 @@ func (d *decoder) structure(s *step, p ptr) {
 			*(*bool)(fp) = d.uint() != 0
 		case kindInt64:
 			*(*int64)(fp) = d.int()
+		case kindUint64:
+			*(*uint64)(fp) = d.uint()
 		case kindFloat64:
 			*(*float64)(fp) = d.float()
 		case kindString:
 			*(*string)(fp) = d.string()
+		case kindBytes:
+			d.byteSlice((*[]byte)(fp))
+		case kindSlice:
+			d.slice(f.step, fp)
 		default:
 			d.value(f.step, fp)
 		}
@@ -167,6 +173,11 @@ func (d *decoder) byteSlice(p *[]byte) {
 		copy(*p, b)
 		return
 	}
+	if d.i <= d.shared || d.shareRest(len(b)) {
+		i := d.i - d.from
+		*p = d.block[i-len(b) : i : i]
+		return
+	}
 	if !d.charge(roundUp(len(b))) {
 		return
 	}
@@ -211,6 +222,9 @@ func (d *decoder) slice(s *step, p ptr) {
 // elements reads n elements to p and behind it. Elements that are there already are decoded into, not zeroed: fields that the
 // message leaves out keep what they had, as in encoding/gob.
 func (d *decoder) elements(s *step, p ptr, n int) {
+	if n == 0 { // of an array of none, where p points at something else
+		return
+	}
 	et := s.t.elem
 	switch et.kind { //nolint:exhaustive // the others have no loop
 	case kindFloat64:

@@ -31,6 +31,9 @@ type decoder struct {
 	depth int
 	left  uint64 // bytes that it may still allocate
 	limit uint64
+
+	block        []byte // a copy of b[from:shared], which values in there are parts of
+	from, shared int
 }
 
 // fail keeps the first error and moves to the end of the data.
@@ -137,8 +140,8 @@ func (d *decoder) float() float64 { return math.Float64frombits(bits.ReverseByte
 // made for the elements afterwards stands in a proportion to bytes that have been received.
 func (d *decoder) count(size int) uint64 {
 	n := d.uint()
-	if room := uint64(len(d.b)-d.i) / uint64(size); n > room {
-		d.bound(BoundCount, n, room)
+	if room := uint64(len(d.b) - d.i); n > room || n*uint64(size) > room { // no overflow, and no division where all is well
+		d.bound(BoundCount, n, room/uint64(size))
 		return 0
 	}
 	return n
@@ -163,48 +166,94 @@ func (d *decoder) bytes() []byte {
 	return d.b[i:d.i:d.i]
 }
 
-// string copies. One string for all strings of a message, of which each is a part, saved 32 of 41 allocations of an order of
-// 20 items but no time, and a single one of them would keep the whole message in memory.
-func (d *decoder) string() string {
-	b := d.bytes()
-	if !d.charge(roundUp(len(b))) {
-		return ""
-	}
-	return string(b)
-}
-
 const (
-	sharedBytes = 128 // the most that short strings of a list share: what one of them can keep in memory beside itself
-	sharers     = 32  // the most of them: so that no byte is looked at more often than that
+	// The size of the largest block that values share: what one of them can keep in memory. 512 gained nothing over 256, and at
+	// 128 a recursive node of 0.4 KB took longer.
+	sharedBytes = 256
+	// A block is made for a value, or for the strings of a list, that is a part of it no smaller than this: without that a short name
+	// before 24 floats took 18 % longer than by itself.
+	leastPart = 8
+	// The fewest bytes that another value takes: the number of its field, its length, itself.
+	another = 3
 )
 
-// strings reads a list of strings. Those next to each other that are short share an allocation: it takes half the time for three
-// tags, and keeps no more in memory than the size classes of two strings.
+// string copies. All strings of a message in one block, whatever its size, saved 32 of 41 allocations of an order of 20 items but
+// no time, and a single one of them would keep the whole message in memory.
+func (d *decoder) string() string {
+	b := d.bytes()
+	if d.i > d.shared && (len(d.b)-d.i > sharedBytes || !d.shareRest(len(b))) {
+		if !d.charge(roundUp(len(b))) {
+			return ""
+		}
+		return string(b)
+	}
+	if len(b) == 0 {
+		return ""
+	}
+	return unsafe.String(&d.block[d.i-d.from-len(b)], len(b))
+}
+
+// shareRest makes a block for the n bytes just read and all values behind them, if what is left of the message is short and may
+// hold another one. It is a call's request that gains: three allocations become one.
+func (d *decoder) shareRest(n int) bool {
+	from := d.i - n
+	if !d.restFor(from, n) || len(d.b)-d.i < another {
+		return false
+	}
+	return d.share(from, len(d.b))
+}
+
+// restFor reports whether the rest of the message is to be one block, of which n bytes are known to be needed.
+func (d *decoder) restFor(from, n int) bool { return len(d.b)-from <= min(sharedBytes, leastPart*n) }
+
+// shareList makes a block for the short strings that come next in a list, of which n are left, and perhaps for what follows. It
+// begins at none that is empty, as whole lists may be.
+func (d *decoder) shareList(n int) {
+	from := d.i
+	if from >= len(d.b) || d.b[from] == 0 {
+		return
+	}
+	to, sharers := from, 0
+	for sharers < n && to < len(d.b) && d.b[to] <= 0x7f && to+1+int(d.b[to])-from <= sharedBytes {
+		to += 1 + int(d.b[to])
+		sharers++
+	}
+	if sharers < 2 || to > len(d.b) {
+		return
+	}
+	if d.restFor(from, to-from) {
+		to = len(d.b)
+	}
+	d.share(from, to)
+}
+
+// share copies a part of the message as it is: the values in it are as far from each other as there. No two blocks are copies of the
+// same bytes, so all of them are no more than the message.
+func (d *decoder) share(from, to int) bool {
+	if !d.charge((uint64(to-from) + 15) &^ 15) { // the sizes of blocks from 32 to 256 bytes
+		return false
+	}
+	block := make([]byte, to-from) // not zeroed, as in byteSlice
+	copy(block, d.b[from:to])
+	d.block, d.from, d.shared = block, from, to
+	return true
+}
+
+// strings reads a list of strings; those in a block without a call: for three tags it saves 7 % of a request's time.
 func (d *decoder) strings(ss []string) {
-	for len(ss) > 0 && d.err == nil {
-		n, total, i := 0, 0, d.i
-		for n < min(len(ss), sharers) && i < len(d.b) && d.b[i] <= 0x7f && total+int(d.b[i]) <= sharedBytes {
-			total += int(d.b[i])
-			i += 1 + int(d.b[i])
-			n++
+	for k := range ss {
+		if d.i >= d.shared {
+			d.shareList(len(ss) - k)
 		}
-		if n < 2 || i > len(d.b) {
-			ss[0] = d.string()
-			ss = ss[1:]
-			continue
+		if i := d.i; i < d.shared { // which is in the message
+			if n := int(d.b[i]); n > 0 && n <= 0x7f && i+1+n <= d.shared {
+				d.i = i + 1 + n
+				ss[k] = unsafe.String(&d.block[i+1-d.from], n)
+				continue
+			}
 		}
-		if !d.charge(roundUp(total)) {
+		if ss[k] = d.string(); d.err != nil {
 			return
 		}
-		shared := make([]byte, 0, total)
-		for k := range n {
-			l := int(d.b[d.i])
-			if ss[k] = ""; l > 0 {
-				shared = append(shared, d.b[d.i+1:d.i+1+l]...)
-				ss[k] = unsafe.String(&shared[len(shared)-l], l)
-			}
-			d.i += 1 + l
-		}
-		ss = ss[n:]
 	}
 }

@@ -5,8 +5,15 @@ import (
 	"math/rand/v2"
 )
 
-// The four values that everything is measured on: a small record, a medium order, a recursive node of three levels and a
-// large table. Their sizes on the wire are about 160 B, 2.2 KB, 0.4 KB and 154 KB.
+// The values that everything is measured on: a call as the benchmark of the endpoint makes them, a small record, a medium order, a
+// recursive node of three levels and a large table. Their sizes on the wire are about 210 B, 160 B, 2.2 KB, 0.4 KB and 154 KB.
+
+type callValue struct {
+	ID   uint64
+	Name string
+	Body []byte
+	Tags []string
+}
 
 type smallValue struct {
 	ID     int64
@@ -51,6 +58,14 @@ type nodeValue struct {
 	Counts map[string]int
 	Bytes  []byte
 	Child  *nodeValue
+}
+
+func newCall() *callValue {
+	c := &callValue{ID: 123456, Name: "inventory.reserve-stock.", Body: make([]byte, 64), Tags: []string{"alpha", "beta", "gamma"}}
+	for i := range c.Body {
+		c.Body[i] = byte(i * 7)
+	}
+	return c
 }
 
 func newSmall() *smallValue {

@@ -268,13 +268,10 @@ func (s *Session) giveBack(st *Stream) {
 
 // reset makes st like new.
 func (st *Stream) reset() {
-	select {
-	case <-st.readable:
-	default:
-	}
-	select {
-	case <-st.writable:
-	default:
+	for _, token := range [...]chan struct{}{st.readable, st.writable} {
+		if len(token) > 0 {
+			<-token
+		}
 	}
 	clear(st.parts)
 	*st = Stream{s: st.s, readable: st.readable, writable: st.writable, parts: st.parts[:0]}

@@ -274,7 +274,7 @@ func (s *Session) refuseServed(st *Stream, e *Error) {
 		s.stats.Refused++
 		st.in.drop()
 		st.discard, st.finished = true, true
-		st.last, st.failure = lastError, *e
+		st.last, st.failure = lastError, e
 		s.push(st)
 	}
 }

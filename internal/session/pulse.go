@@ -230,7 +230,7 @@ func (s *Session) stalled(st *Stream) {
 	case !st.local && st.finished:
 		st.dropPending()
 		e.Outcome = wire.OutcomeFailed
-		st.last, st.failure = lastError, *e
+		st.last, st.failure = lastError, e
 		s.push(st)
 	default:
 		s.refuseServed(st, e)

@@ -22,7 +22,7 @@ type outbox struct {
 	broken  bool    // ... and the rest will not be: only an ERROR or a CANCEL may follow
 	gaveUp  bool    // the message was dropped before all of it was staged
 	last    lastWord
-	failure Error  // of lastError
+	failure *Error // of lastError
 	runsAt  uint64 // where in what is staged the frame ends without which the call cannot run; 0 if it is not staged
 	sentEnd bool   // this side's half is closed
 }
@@ -175,7 +175,7 @@ func (s *Session) emitLast(st *Stream, b *buffer) {
 	case lastEnd:
 		b.b = wire.AppendData(b.b, wire.FlagEnd, st.id, nil)
 	case lastError:
-		e := &st.failure
+		e := st.failure
 		f := wire.Failure{Stream: st.id, Code: e.Code, Outcome: e.Outcome, Message: []byte(e.Message[:min(len(e.Message), maxErrorText)])}
 		if pairs := wire.MakePairs(e.Pairs); pairs.Size() <= maxHeader {
 			f.Pairs = pairs
@@ -377,7 +377,7 @@ func (s *Session) conclude(st *Stream, e *Error) {
 	}
 	st.last = lastEnd
 	if e != nil {
-		st.last, st.failure = lastError, *e
+		st.last, st.failure = lastError, e
 	}
 	s.push(st)
 }
@@ -411,7 +411,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		s.push(st) // after which own may be another's
 		if st.own != nil && over > 0 && !s.charge(st, over) {
 			st.dropPending()
-			st.last, st.failure = lastError, Error{Code: wire.ResourceExhausted, Outcome: wire.OutcomeFailed, Message: "no room for the reply"}
+			st.last, st.failure = lastError, &Error{Code: wire.ResourceExhausted, Outcome: wire.OutcomeFailed, Message: "no room for the reply"}
 			s.push(st)
 		} else if st.own != nil && st.credit == 0 {
 			s.watchCredit(st)

@@ -71,6 +71,8 @@ func (s *Session) wait(w *worker) bool {
 	return true
 }
 
+var errNotFinished = &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler did not finish"}
+
 // serve has Accept serve one stream and reports whether the worker is to wait for another; w is nil on the reader. A handler that leaves without
 // a last word, by runtime.Goexit too, has failed.
 func (s *Session) serve(st *Stream, w *worker) (again bool) {
@@ -80,7 +82,7 @@ func (s *Session) serve(st *Stream, w *worker) (again bool) {
 			return // nothing is left to do: serveKept gives it back
 		}
 		s.mu.Lock()
-		s.conclude(st, &Error{Code: wire.Internal, Outcome: wire.OutcomeFailed, Message: "the handler did not finish"})
+		s.conclude(st, errNotFinished)
 		cancel, inline := st.cancel, st.inline
 		st.inline = false
 		if st.kind == wire.CallUnary {
