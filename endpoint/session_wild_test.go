@@ -88,16 +88,17 @@ func (b bag) answered() bag {
 // serveBag answers in many ways, and few well.
 func serveBag(ctx context.Context, b bag) (bag, error) {
 	switch b.Deed {
+	case bagQuick, bagLarge, numBagDeeds:
 	case bagSleep:
 		time.Sleep(time.Duration(b.ID%3000) * time.Microsecond)
 	case bagPanic:
-		panic("as asked") //nolint:forbidigo // the case
+		panic("as asked")
 	case bagExit:
 		runtime.Goexit()
 	case bagFail:
 		return b, endpoint.Errorf(endpoint.NotFound, "%d", b.ID) // with a reply, which does not travel
 	case bagAbort:
-		panic(endpoint.ErrAbort) //nolint:forbidigo // the case
+		panic(endpoint.ErrAbort)
 	case bagContext:
 		select {
 		case <-ctx.Done():
@@ -110,7 +111,7 @@ func serveBag(ctx context.Context, b bag) (bag, error) {
 			_, _ = ctx.Err(), context.Cause(ctx)
 		}()
 	case bagEnd:
-		endpoint.InfoFrom(ctx).OnEnd(func(error) { panic("at the end") }) //nolint:forbidigo // the case
+		endpoint.InfoFrom(ctx).OnEnd(func(error) { panic("at the end") })
 	case bagExitEnd:
 		endpoint.InfoFrom(ctx).OnEnd(func(error) { runtime.Goexit() })
 	case bagBack:
