@@ -19,6 +19,7 @@ const (
 	minBuffer  = 9  // 512 bytes
 	maxBuffer  = 22 // 4 MiB
 	readBuffer = 128 << 10
+	wideBuffer = 512 << 10 // for reads of a peer that sends as fast as they are made
 )
 
 var pools [maxBuffer - minBuffer + 1]sync.Pool

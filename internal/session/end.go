@@ -130,6 +130,7 @@ func (s *Session) wakeAll() {
 	putBuffer(s.staged)
 	putBuffer(s.control)
 	s.staged, s.control = nil, nil
+	s.narrow()
 	s.hello.happen()
 	s.done.happen()
 	s.unlock()

@@ -28,6 +28,9 @@ type inbox struct {
 	doomed     bool   // to be dropped once it does not
 
 	window, granted, received, taken int64
+
+	calls uint64 // of the session, when widened looked last
+	base  int64  // what was taken before the stream had the session to itself
 }
 
 // The marks of entries.
@@ -37,6 +40,8 @@ const (
 	markRun  = 2 // no bytes: the length counts empty messages
 
 	partHead = 5 // bytes of the head of a part, fixed because its length grows; 33 bits are more than a chunk holds
+
+	wideWindow = 8 // times the window, for a stream that has the session to itself
 
 	largePart = 32 << 10 // bytes of a message's first frame that are taken for a large message's
 )
@@ -101,8 +106,9 @@ func (in *inbox) addPart(data []byte, mark uint64) {
 		return
 	}
 	in.flushEmpties()
-	if in.tail == nil || cap(in.tail.b)-len(in.tail.b) < partHead+len(data) {
-		in.grow(partHead + in.expect(len(data)))
+	// Behind the message before there is often room for half of this one, which would have to be joined.
+	if need := partHead + in.expect(len(data)); in.tail == nil || cap(in.tail.b)-len(in.tail.b) < need {
+		in.grow(need)
 	}
 	c := in.tail
 	in.part, in.parted = len(c.b), true
@@ -114,6 +120,9 @@ func (in *inbox) addPart(data []byte, mark uint64) {
 // expect returns how much room to make for a message of which n bytes have come: so much that the rest of it needs no other chunk,
 // if it is like the one before, for to join a message of 1 MiB costs as much as to copy it to here. A message that began with a
 // full frame is expected to have little more.
+//
+// To read into memory of the message's own, for its []byte field to be part of, took 10 to 35 % more CPU time than to copy the field out of
+// a pooled chunk: the memory is new to the processor either way, and here it is the reader that waits for it, with the lock.
 func (in *inbox) expect(n int) int {
 	if n < largePart || in.open > 0 {
 		return n
@@ -228,11 +237,21 @@ func (in *inbox) drop() {
 	in.head, in.tail, in.parted, in.whole, in.empties, in.open, in.held, in.doomed = nil, nil, false, 0, 0, 0, 0, false
 }
 
+// widened is the window now. It grows to wideWindow times what it was, by what was taken while calls, the number of calls of the session so far,
+// stood still and shared was false: a stream that nobody reads stops where it always did, and small calls never wait behind a
+// large window of another stream. Both sides then stop and start each other an eighth as often: a stream of 32 KiB messages takes a third less CPU time.
+func (in *inbox) widened(calls uint64, shared bool) int64 {
+	if shared || calls != in.calls {
+		in.calls, in.base = calls, in.taken
+	}
+	return min(max(in.window, in.taken-in.base), wideWindow*in.window)
+}
+
 // room is the credit to grant now: nothing while it is less than a quarter of the window and the peer has some left, for
 // a CREDIT frame costs both sides more than it brings.
-func (in *inbox) room() int64 {
-	n := in.window + in.taken + in.open - in.granted
-	if n <= 0 || n < in.window/4 && in.granted > in.received {
+func (in *inbox) room(window int64) int64 {
+	n := window + in.taken + in.open - in.granted
+	if n <= 0 || n < window/4 && in.granted > in.received {
 		return 0
 	}
 	return min(n, maxCredit)

@@ -56,11 +56,14 @@ const (
 	maxErrorText = 4 << 10 // bytes of the message of an ERROR that this side sends
 	maxReason    = 256     // bytes of a GOAWAY's message that are kept
 	maxCredit    = 1<<31 - 1
-	maxOwed      = 1024     // PONGs and refusals queued for the writer
-	maxStaged    = 64 << 10 // bytes staged before a writer has to wait; a frame may go over it
-	pingBurst    = 16       // PINGs forgiven beyond one a second: a stalled network delivers several at once
-	callCharge   = 8 << 10  // the least a call is charged for
-	renewal      = 64 << 10 // bytes of a message that renew its 10 s
+	maxOwed      = 1024      // PONGs and refusals queued for the writer
+	maxStaged    = 64 << 10  // bytes staged before a writer has to wait; a frame may go over it
+	wideStaged   = 192 << 10 // the same while the connection takes all of it at once
+	pingBurst    = 16        // PINGs forgiven beyond one a second: a stalled network delivers several at once
+	callCharge   = 8 << 10   // the least a call is charged for
+	renewal      = 64 << 10  // bytes of a message that renew its 10 s
+
+	wideCharge = 2 * (wideStaged + 64<<10) // what is staged then, and what is being written
 
 	minHeartbeat  = time.Second
 	maxHeartbeat  = 2 * time.Minute
@@ -101,6 +104,16 @@ func (b *Budget) Give(n int64) {
 	for ; b != nil; b = b.parent {
 		b.used.Add(-n)
 	}
+}
+
+// ample reports whether so little is taken that some may be spent on speed alone: half at most.
+func (b *Budget) ample() bool {
+	for ; b != nil; b = b.parent {
+		if b.used.Load() > b.limit/2 {
+			return false
+		}
+	}
+	return true
 }
 
 // Full says, after Take has failed, which budget has no room for n bytes: b, or the one around it.
