@@ -394,3 +394,47 @@ func TestSessionLocalInfo(t *testing.T) {
 	assert.Equal(t, "local", got.Text)
 	require.NoError(t, s.Close())
 }
+
+// TestRecvInto: each message is what was sent, whatever the one before it left, and the bytes of large ones are read into the same memory.
+func TestRecvInto(t *testing.T) {
+	const take endpoint.StreamCommand[numbered, numbered] = "TAKE"
+	var got []numbered
+	rooms := 0
+	register := func(e *endpoint.Endpoint) {
+		take.Handle(e, func(_ context.Context, s *endpoint.Stream[numbered, numbered]) error {
+			v := numbered{Stream: 99, N: 99, Data: []byte("before")}
+			for {
+				room := cap(v.Data)
+				err := s.RecvInto(&v)
+				if err != nil {
+					assert.Equal(t, numbered{}, v)
+					assert.ErrorIs(t, err, io.EOF)
+					return nil
+				}
+				if cap(v.Data) != room {
+					rooms++
+				}
+				got = append(got, numbered{Stream: v.Stream, N: v.N, Data: bytes.Clone(v.Data)})
+			}
+		})
+	}
+	streamCallers(t, register, func(t *testing.T, _ *node, to endpoint.Caller) {
+		got, rooms = nil, 0
+		s, err := take.Open(t.Context(), to)
+		require.NoError(t, err)
+		sizes := []int{1000, 100_000, 0, 99_999, 7, 100_000, 300_000}
+		for i, size := range sizes {
+			require.NoError(t, s.Send(block(0, i, size)))
+		}
+		require.NoError(t, s.CloseSend())
+		_, err = s.Recv()
+		require.ErrorIs(t, err, io.EOF)
+		require.Len(t, got, len(sizes))
+		for i, size := range sizes {
+			want := block(0, i, size)
+			require.Equal(t, want.N, got[i].N)
+			require.True(t, bytes.Equal(want.Data, got[i].Data), "message %d", i)
+		}
+		require.Equal(t, 3, rooms) // for 1,000, 100,000 and 300,000
+	})
+}

@@ -60,13 +60,14 @@ type Codec[T any] struct {
 
 // A program is a Codec without its type parameter.
 type program struct {
-	name        string  // of T, as it begins the path in errors
-	root        *goType // of T
-	empty       bool    // T is a struct without any field, or a pointer to one
-	structure   bool    // T is a struct, or a pointer to one
-	definitions string  // of T, as encoding/gob writes them
-	id          int64   // of T in them
-	prefix      string  // of every gob of T: the definitions, room for the length of the value, its id, 0 if it is no struct
+	name        string    // of T, as it begins the path in errors
+	root        *goType   // of T
+	empty       bool      // T is a struct without any field, or a pointer to one
+	structure   bool      // T is a struct, or a pointer to one
+	definitions string    // of T, as encoding/gob writes them
+	id          int64     // of T in them
+	prefix      string    // of every gob of T: the definitions, room for the length of the value, its id, 0 if it is no struct
+	rooms       []uintptr // offsets of the []byte fields of T, if that is a struct: what Clear leaves their room
 	warnings    []string
 	recent      atomic.Pointer[plan] // of the definitions received last, unless they are large
 }
@@ -98,6 +99,13 @@ func (pr *program) init(rt reflect.Type) (err error) {
 	base := pr.root.base()
 	pr.structure = base.kind == kindStruct
 	pr.empty = pr.structure && base.rt.NumField() == 0
+	if pr.root.kind == kindStruct {
+		for _, f := range pr.root.fields {
+			if f.kind == kindBytes {
+				pr.rooms = append(pr.rooms, f.offset)
+			}
+		}
+	}
 	pr.warnings = w.warnings
 	if pr.definitions, pr.id, err = definitionsOf(base.rt); err != nil {
 		return below(pr.name, err)
@@ -203,6 +211,16 @@ func (pr *program) decode(src []byte, p ptr, lim Limits) (int, error) {
 		err = d.finish(pr.name)
 	}
 	return int(d.limit - d.left), err
+}
+
+// Clear makes *v the zero value of T, but []byte fields of T itself keep the room they have, for Decode to use again; they are empty,
+// not nil, if they have any.
+func (c *Codec[T]) Clear(v *T) {
+	var cleared T
+	for _, offset := range c.rooms {
+		*(*[]byte)(unsafe.Add(unsafe.Pointer(&cleared), offset)) = (*(*[]byte)(unsafe.Add(unsafe.Pointer(v), offset)))[:0]
+	}
+	*v = cleared
 }
 
 // nothing decodes no data. Pointers to the struct are set: a handler that takes a *T gets one.

@@ -754,3 +754,39 @@ func TestValuesOfBlockAreApart(t *testing.T) {
 	require.Equal(t, v.Name, first.Name)
 	require.Equal(t, v.Tags, first.Tags)
 }
+
+// TestClear: nothing is left of a value but the room of its []byte fields, which Decode uses again.
+func TestClear(t *testing.T) {
+	type named []byte
+	type message struct {
+		ID    int
+		Body  []byte
+		Name  string
+		More  named
+		Tags  []string
+		Inner struct{ B []byte }
+		Deep  *int
+	}
+	c, one := mustFor[message](t), 1
+	v := message{ID: 1, Body: []byte("a body"), Name: "n", More: named("more"), Tags: []string{"t"}, Deep: &one}
+	v.Inner.B = []byte("inner")
+	body := &v.Body[0]
+	c.Clear(&v)
+	require.Equal(t, message{Body: []byte{}, More: named{}}, v)
+	src, err := c.Append(nil, &message{ID: 2, Body: []byte("other")})
+	require.NoError(t, err)
+	allocated, err := c.Decode(src, &v, gobcodec.Limits{})
+	require.NoError(t, err)
+	require.Zero(t, allocated)
+	require.Equal(t, message{ID: 2, Body: []byte("other"), More: named{}}, v)
+	require.Same(t, body, &v.Body[0])
+
+	var zero message
+	c.Clear(&zero)
+	require.Equal(t, message{}, zero)
+	p := mustFor[*message](t)
+	pointer := &v
+	p.Clear(&pointer)
+	require.Nil(t, pointer)
+	require.Equal(t, 2, v.ID)
+}
