@@ -81,7 +81,12 @@ func (s *gobnodeServer) call(_ context.Context, m echo.Message) (echo.Message, e
 
 func (s *gobnodeServer) pour(_ context.Context, st *endpoint.Stream[echo.Message, echo.Total]) error {
 	var total echo.Total
-	for m, err := range st.All() {
+	var m echo.Message
+	for {
+		err := st.RecvInto(&m)
+		if errors.Is(err, io.EOF) {
+			return st.Send(total)
+		}
 		if err == nil {
 			err = total.Take(m.ID, m.Body)
 		}
@@ -89,7 +94,6 @@ func (s *gobnodeServer) pour(_ context.Context, st *endpoint.Stream[echo.Message
 			return err
 		}
 	}
-	return st.Send(total)
 }
 
 func (s *gobnodeServer) Register(n int) {
