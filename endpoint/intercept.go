@@ -170,6 +170,17 @@ func (c *callContext) Err() error {
 	return c.Context.Err()
 }
 
+// finish says the last word of a call in a session that is not over: afterwards
+// the stream may be another's, and a handler that an interceptor has not waited
+// for must not end that.
+func (c *callContext) finish(e *session.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.st != nil {
+		c.st.Finish(e)
+	}
+}
+
 // end ends c; the call is over.
 func (c *callContext) end() {
 	c.mu.Lock()
@@ -187,7 +198,8 @@ func (c *callContext) end() {
 // Around a call next may be called again, which makes another call; around the
 // opening of a stream it returns when the stream is open. Around a handler,
 // next runs the command once; a second call of it, or one after the interceptor
-// has returned, fails. An error without having called next refuses the command:
+// has returned, fails. An interceptor that calls it on another goroutine waits
+// until it has returned: what next works on is another call's then. An error without having called next refuses the command:
 // the peer is told its code and text. Interceptors are called from many
 // goroutines at once.
 type Interceptor func(ctx context.Context, info *Info, next func(context.Context) error) error

@@ -23,7 +23,7 @@ type invocation struct {
 	entered  bool         // the handler was called
 	panicked bool         // something of the user's did
 	exited   func(*Error) // told once what to answer when the goroutine is ending, by runtime.Goexit
-	exiting  bool
+	left     *Error       // ... and what that was
 }
 
 // errAborted stands for ErrAbort: nothing is answered.
@@ -35,6 +35,9 @@ var errAborted = &Error{Code: Aborted, Message: ErrAbort.Error()}
 // success of a call that failed.
 func (v *invocation) run(decode func() *Error) (answer *Error) {
 	defer func() {
+		if answer == nil {
+			answer = v.left // nothing was returned
+		}
 		for _, f := range v.ctx.info.atEnd() {
 			if err := v.guard(func() error { f(asError(answer)); return nil }); err != nil && answer == nil {
 				answer = ownOf(err)
@@ -125,11 +128,12 @@ func (v *invocation) outcome() Outcome {
 func (v *invocation) guard(f func() error) error {
 	return protect(f, func(err error, exiting bool) error {
 		v.panicked = true
-		if v.exiting { // from a guard inside of this one
+		if v.left != nil { // from a guard inside of this one
 			return nil
 		}
 		answer := v.defect(err)
-		if v.exiting = exiting; exiting {
+		if exiting {
+			v.left = answer
 			v.exited(answer)
 		}
 		return answer

@@ -88,4 +88,4 @@ func (c *servedCall) doEncode(dst []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (c *servedCall) doExited(answer *Error) { c.st.Finish(answer.overSession()) }
+func (c *servedCall) doExited(answer *Error) { c.v.ctx.finish(answer.overSession()) }

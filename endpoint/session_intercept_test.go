@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"gobnode/endpoint"
 
@@ -207,4 +210,39 @@ func TestSessionStreamInterceptors(t *testing.T) {
 	require.NoError(t, conn.Close())
 	require.Len(t, ends, 6)
 	require.ErrorIs(t, ends[5], endpoint.Canceled)
+}
+
+// TestHandlerThatWasLeft: an interceptor ought to wait for next. Where one does
+// not, a handler that ends its goroutine later ends no other call.
+func TestHandlerThatWasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runs := make(chan struct{}, 1)
+		n := memNode(t, func(e *endpoint.Endpoint) {
+			e.Interceptors = []endpoint.Interceptor{func(ctx context.Context, _ *endpoint.Info, next next) error {
+				ended := make(chan error, 1)
+				go func() { ended <- next(ctx) }() // ends with the handler
+				<-runs
+				select {
+				case err := <-ended:
+					return err
+				case <-time.After(10 * ms):
+					return endpoint.Errorf(endpoint.DeadlineExceeded, "enough")
+				}
+			}}
+			fail.Handle(e, func(_ context.Context, r text) (text, error) {
+				runs <- struct{}{}
+				if r.S == "late" {
+					time.Sleep(15 * ms)
+					runtime.Goexit()
+				}
+				time.Sleep(8 * ms)
+				return r, nil
+			})
+		})
+		c := dialNode(t, n, nil)
+		_, err := fail.Call(t.Context(), c, text{"late"})
+		require.ErrorIs(t, err, endpoint.DeadlineExceeded)
+		_, err = fail.Call(t.Context(), c, text{"fine"})
+		require.NoError(t, err, "it ran on while the other handler left")
+	})
 }

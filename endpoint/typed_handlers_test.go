@@ -85,6 +85,47 @@ func TestGoexitAnswersOnce(t *testing.T) {
 	assertReleased(t, n)
 }
 
+// TestEndIsNoSuccess: what is called at the end of a command that panicked or
+// ended its goroutine is told so, and no one of them keeps another from it.
+func TestEndIsNoSuccess(t *testing.T) {
+	told := make(chan error, 2)
+	register := func(e *endpoint.Endpoint) {
+		fail.Handle(e, func(ctx context.Context, r text) (text, error) {
+			info := endpoint.InfoFrom(ctx)
+			info.OnEnd(func(err error) { told <- err })
+			if r.S == "fine" {
+				info.OnEnd(func(error) { panic("at the end") })
+			}
+			info.OnEnd(func(err error) { told <- err })
+			return misbehave(ctx, r)
+		})
+	}
+	callers(t, register, func(t *testing.T, n *node, open func() endpoint.Caller) {
+		for _, how := range []string{"panic", "goexit", "abort"} {
+			_, err := fail.Call(t.Context(), open(), text{how})
+			require.Error(t, err)
+			for range 2 {
+				soon(t, told, how, assert.Error)
+			}
+		}
+		_, err := fail.Call(t.Context(), open(), text{"fine"})
+		assertFailed(t, err, endpoint.Internal, endpoint.OutcomeFailed, "incident")
+		soon(t, told, "fine", assert.NoError)
+		soon(t, told, "the one that panicked has made a failure of it", assert.Error)
+	})
+}
+
+// soon requires that something is told, and asserts what.
+func soon(t *testing.T, told <-chan error, how string, as assert.ErrorAssertionFunc) {
+	t.Helper()
+	select {
+	case err := <-told:
+		as(t, err, how)
+	case <-time.After(patience):
+		require.Fail(t, "nothing is told", how)
+	}
+}
+
 // TestCallAbort: over a connection nothing is answered, and the connection
 // ends. In process, what is known is said.
 func TestCallAbort(t *testing.T) {

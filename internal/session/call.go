@@ -240,13 +240,19 @@ func (st *Stream) replied() {
 	st.s.mu.Unlock()
 }
 
+// unreferenced reports whether nothing refers to a unary stream but whoever made or serves it. What is put off until the lock is gone
+// may refer to one that has failed; a session that ends does not take those out of the table that it serves, and looks at all of them
+// once more.
+func (s *Session) unreferenced(st *Stream) bool {
+	return st.closed && st.err == nil && !st.queued && !st.creditDue && !st.in.busy && !s.ended
+}
+
 // recycle keeps a unary stream that has ended for another call of either side, unless something still refers to it.
 func (s *Session) recycle(st *Stream) {
-	if st.queued || st.creditDue || st.in.busy || s.ended {
-		return
+	if s.unreferenced(st) {
+		st.reset()
+		st.next, s.free = s.free, st
 	}
-	st.reset()
-	st.next, s.free = s.free, st
 }
 
 // giveBack is recycle by who does not hold the lock, of a stream that is loose.

@@ -203,7 +203,7 @@ func (st *Stream) dropPending() {
 
 // Send sends a message and waits until all of it is staged, which takes room in the session's buffer and credit from the
 // peer. If ctx ends before any of the message is staged, it was not sent and the stream goes on; if it ends later, the
-// stream can only be canceled or finished with an error. p is not kept.
+// stream can only be canceled or finished with an error. p is not kept. The message of a unary call goes by Reply alone.
 func (st *Stream) Send(ctx context.Context, p []byte) error {
 	if err := st.s.checkSize(ctx, len(p)); err != nil {
 		return unknownOutcome(err)
@@ -418,7 +418,7 @@ func (st *Stream) Reply(encode func([]byte) ([]byte, error)) error {
 		}
 	}
 	cancel := st.cancel
-	st.loose = st.closed && !st.queued && !st.creditDue && !st.in.busy
+	st.loose = s.unreferenced(st)
 	s.settle(st.inline)
 	free(cancel)
 	return nil

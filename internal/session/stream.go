@@ -35,7 +35,7 @@ type Stream struct {
 	dispatched bool // Accept has it
 	finished   bool // the handler's side: Finish or Reply was called
 	well       bool // a unary call has ended with a reply; written once, before its caller is woken
-	loose      bool // a unary call has ended and nothing refers to it but whoever made or serves it
+	loose      bool // a unary call has ended and is unreferenced: kept, for who does not hold the lock
 	closed     bool // the last word was staged, or came, or there will be none
 	discard    bool // data that arrives is dropped
 	canceled   bool // a CANCEL was sent, is about to be, or has come
@@ -273,9 +273,7 @@ func (st *Stream) fail(s *Session, err *Error) {
 	s.later(func() {
 		cancel(err)
 		s.mu.Lock()
-		if st.err != nil { // or it is another call's
-			st.wake()
-		}
+		st.wake() // it is no other call's yet: see unreferenced
 		s.mu.Unlock()
 	})
 }
@@ -364,7 +362,7 @@ func (s *Session) endLocal(st *Stream, err *Error) {
 		case st.kind != wire.CallUnary:
 			st.wake()
 		case st.err == nil: // otherwise the caller has gone
-			st.well, st.loose = true, !st.queued && !st.creditDue
+			st.well, st.loose = true, s.unreferenced(st)
 			st.follower, s.answered = s.answered, st
 		}
 	}

@@ -237,9 +237,7 @@ func (s *Session) serve(st *Stream, reader bool) {
 			if st.in.doomed {
 				st.in.drop()
 			}
-			if st.closed {
-				s.recycle(st) // nobody but Accept knew of it
-			}
+			s.recycle(st) // nobody but Accept knew of it
 		}
 		s.settle(inline)
 		free(cancel)
