@@ -167,7 +167,7 @@ func rawSession(t *testing.T, n *node) *session.Session {
 		conn, err = net.Dial(n.net.Addr().Network(), n.net.Addr().String())
 	}
 	require.NoError(t, err)
-	s := session.New(conn, session.Config{Dialer: true, Preface: []byte("SESSION 1\n"), Greeting: "OK\n", Logger: n.logger()})
+	s := session.New(conn, session.Config{Dialer: true, Preface: "SESSION 1\n", Greeting: "OK\n", Logger: n.logger()})
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }

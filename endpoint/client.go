@@ -95,24 +95,37 @@ func (d *Dialer) Dial(ctx context.Context, addrs ...string) (*Client, error) {
 		addrs = []string{DefaultAddr}
 	}
 	c := d.newClient()
-	names := slices.Clone(addrs)
+	var names []string
 	if d.Resolve != nil {
+		names = slices.Clone(addrs)
 		var err error
 		if addrs, err = c.resolve(ctx, names); err != nil {
 			c.cancel()
 			return nil, errors.WithStack(err)
 		}
 	}
-	c.setNodes(addrs)
-	if d.Resolve != nil {
-		c.wg.Go(func() { c.keepNames(names) })
-	}
-	if err := c.greeted(ctx); err != nil {
+	if err := c.begin(ctx, names, addrs); err != nil {
 		_ = c.Close()
 		return nil, errors.WithStack(err)
 	}
 	c.dialed.Store(true)
 	return c, nil
+}
+
+// begin connects to the nodes at addrs, which names stand for.
+func (c *Client) begin(ctx context.Context, names, addrs []string) error {
+	if c.d.Resolve == nil && len(addrs) == 1 {
+		// On this goroutine: another one, and to wake this, is a tenth of the time
+		// that connecting takes the processor.
+		n := newNode(c, addrs[0])
+		c.nodes.Store(&[]*node{n})
+		return n.first(ctx)
+	}
+	c.setNodes(addrs)
+	if c.d.Resolve != nil {
+		c.wg.Go(func() { c.keepNames(names) })
+	}
+	return c.greeted(ctx)
 }
 
 func (d *Dialer) newClient() *Client {
@@ -171,27 +184,22 @@ func (c *Client) unreachable(failed error) error {
 	return &Error{Code: CodeOf(failed), Outcome: OutcomeNotRun, Message: "cannot connect to any node: " + c.reasons(), cause: failed}
 }
 
-// dialSession connects to addr and opens a session there, within the limits of
+// dialSession connects to n and opens a session there, within the limits of
 // time. hurried reports whether a call waits for it.
-func (d *Dialer) dialSession(ctx context.Context, addr string, budget *session.Budget, hurried func() bool) (*link, error) {
-	conn, stream, err := d.connect(ctx, addr, hurried)
+func (d *Dialer) dialSession(ctx context.Context, n *node, hurried func() bool) (*link, error) {
+	conn, stream, err := d.connect(ctx, n.addr, &sessionSocket, hurried)
 	if err != nil {
 		return nil, err
 	}
-	limits := d.Limits
-	l := &link{e: d.Endpoint, limits: &limits, logger: loggerOr(d.Logger), peer: newPeer(conn, stream)}
-	l.start(stream, linkConfig{dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, spin: d.Spin, budget: budget})
-	s := l.s.Load()
-	select {
-	case <-s.Ready():
-		err = s.Err()
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
-		s.Abort(session.ErrClosed)
-		<-s.Done()
-		return nil, errors.WithStack(greetingError(addr, err))
+	l := &link{e: d.Endpoint, limits: &d.Limits, logger: loggerOr(d.Logger), peer: newPeer(conn, stream)}
+	l.start(stream, linkConfig{
+		dialer: true, preface: sessionLine, greeting: sessionOK, heartbeat: d.Heartbeat, spin: d.Spin, budget: n.c.budget,
+		going: func() { n.goingAway(l) },
+	})
+	if err = l.s.Greet(ctx); err != nil {
+		l.s.Abort(session.ErrClosed)
+		<-l.s.Done()
+		return nil, errors.WithStack(greetingError(n.addr, err))
 	}
 	return l, nil
 }
@@ -218,12 +226,27 @@ func greetingError(addr string, err error) *Error {
 // that such a handler can call it: the Shutdown and Close of the Dialer's
 // Endpoint do.
 func (c *Client) Close() error {
+	type end struct {
+		n *node
+		l *link
+	}
+	var room [1]end
+	ends := room[:0]
 	c.mu.Lock()
 	c.closed = true
 	c.cancel()
+	for _, n := range *c.nodes.Load() {
+		if n.current != nil {
+			ends = append(ends, end{n, n.current})
+			n.current = nil
+		}
+	}
 	c.changed.ring()
 	c.usable.ring()
 	c.mu.Unlock()
+	for _, e := range ends {
+		e.n.end(e.l)
+	}
 	c.wg.Wait()
 	return nil
 }

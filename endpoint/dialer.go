@@ -76,20 +76,25 @@ func Open(addr string) (*Conn, error) {
 // gives up after 5 s, or when ctx ends; ctx has no effect on the Conn later.
 // Failures are not_run: no command has been sent.
 func (d *Dialer) Open(ctx context.Context, addr string) (*Conn, error) {
-	c, stream, err := d.connect(ctx, addr, nil)
+	c, stream, err := d.connect(ctx, addr, new(net.Dialer), nil)
 	if err != nil {
 		return nil, err
 	}
+	setUserTimeout(c) // a session does so itself
 	return newConn(c, stream, d.Limits.withDefaults()), nil
 }
 
-// connect returns a connection of the network and what is spoken on: the same,
-// or TLS over it. hurried, if not nil, reports whether a call waits for it.
-func (d *Dialer) connect(ctx context.Context, addr string, hurried func() bool) (c, stream net.Conn, err error) {
-	if c, err = d.dial(ctx, addr, hurried); err != nil {
+// sessionSocket makes connections for sessions, whose heartbeat finds out sooner
+// than keep-alive probes that a peer is gone: they are four system calls.
+var sessionSocket = net.Dialer{KeepAlive: -1}
+
+// connect returns a connection of the network, made by how unless there is a
+// NetDial, and what is spoken on: the same, or TLS over it. hurried, if not nil,
+// reports whether a call waits for it.
+func (d *Dialer) connect(ctx context.Context, addr string, how *net.Dialer, hurried func() bool) (c, stream net.Conn, err error) {
+	if c, err = d.dial(ctx, addr, how, hurried); err != nil {
 		return nil, nil, errors.WithStack(err)
 	}
-	setUserTimeout(c)
 	if d.TLS == nil {
 		return c, c, nil
 	}
@@ -100,14 +105,14 @@ func (d *Dialer) connect(ctx context.Context, addr string, hurried func() bool) 
 	return c, stream, nil
 }
 
-func (d *Dialer) dial(ctx context.Context, addr string, hurried func() bool) (net.Conn, error) {
+func (d *Dialer) dial(ctx context.Context, addr string, how *net.Dialer, hurried func() bool) (net.Conn, error) {
 	network, address := netaddr.Split(addr)
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errSlowDial)
 	defer cancel()
 	attempts, addresses := race{dial: d.NetDial, network: network, hurried: hurried}, []string{address}
 	var err error
 	if d.NetDial == nil {
-		attempts.dial = new(net.Dialer).DialContext
+		attempts.dial = how.DialContext
 		if network == "tcp" {
 			addresses, err = hosts(ctx, net.DefaultResolver.LookupHost, address)
 		}

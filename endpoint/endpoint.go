@@ -69,6 +69,7 @@ type Endpoint struct {
 	ended     chan struct{}   // closed when all has ended
 	closing   atomic.Bool     // set under mu
 	back      backCalls
+	workers   session.Workers // used while there are listeners, connections, or sessions that call back
 	tally     tally
 
 	mu         sync.RWMutex // guards following
@@ -134,12 +135,16 @@ func (e *Endpoint) Serve(l net.Listener) error {
 		return ErrClosed
 	}
 	defer e.removeListener(&l)
+	tuned := setUserTimeout(l)
 	var failures seldom
 	for pause := time.Duration(0); ; {
 		c, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = 0
+			if !tuned {
+				setUserTimeout(c)
+			}
 			e.admit(c)
 		case e.closing.Load():
 			return ErrClosed
@@ -221,7 +226,6 @@ func (e *Endpoint) ServeConn(ctx context.Context, c net.Conn) {
 
 // admit serves a newcomer on a goroutine of its own, or turns it away.
 func (e *Endpoint) admit(c net.Conn) {
-	setUserTimeout(c)
 	lc := newLineConn(context.Background(), e, c)
 	full, err := e.add(lc)
 	if err != nil {
@@ -261,6 +265,7 @@ func (e *Endpoint) add(c *lineConn) (full bool, err error) {
 		e.conns = make(map[*lineConn]struct{})
 	}
 	e.conns[c] = struct{}{}
+	e.workers.Hold()
 	return c.turnedAway, nil
 }
 
@@ -286,6 +291,7 @@ func (e *Endpoint) remove(c *lineConn) {
 		e.inProcess--
 	}
 	delete(e.conns, c)
+	e.workers.Release()
 	e.checkEnded()
 }
 
@@ -297,6 +303,7 @@ func (e *Endpoint) addListener(l *net.Listener) bool {
 	}
 	e.listeners = append(e.listeners, l)
 	e.accepting++
+	e.workers.Hold()
 	return true
 }
 
@@ -306,6 +313,7 @@ func (e *Endpoint) removeListener(l *net.Listener) {
 	defer e.mu.Unlock()
 	e.listeners = slices.DeleteFunc(e.listeners, func(other *net.Listener) bool { return other == l })
 	e.accepting--
+	e.workers.Release()
 	e.checkEnded()
 }
 

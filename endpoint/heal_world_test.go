@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gobnode/endpoint"
@@ -70,7 +71,7 @@ func (w *world) up(addr string, do func(context.Context, job) (job, error), arou
 	return h
 }
 
-// down kills a host.
+// down kills a host, and returns when those who were connected know.
 func (w *world) down(addr string) {
 	w.mu.Lock()
 	h := w.hosts[addr]
@@ -79,6 +80,7 @@ func (w *world) down(addr string) {
 	if h != nil {
 		assert.NoError(w.t, h.Close())
 		assert.ErrorIs(w.t, <-h.served, endpoint.ErrClosed)
+		synctest.Wait()
 	}
 }
 

@@ -37,8 +37,9 @@ type lineConn struct {
 	inProcess  bool          // a session that this process opens with itself
 	done       chan struct{} // closed at the end, if not nil
 	session    atomic.Pointer[session.Session]
-	uncut      func() bool                   // if not nil, takes back that the end of ctx ends the session
-	drained    atomic.Pointer[chan struct{}] // closed when the session has been drained; nil: nobody does
+	uncut      func() bool  // if not nil, takes back that the end of ctx ends the session
+	parts      atomic.Int32 // what has to end before c does: the session, and who drains it
+	draining   atomic.Bool  // somebody drains the session, or has
 
 	b        *buffers
 	received int64              // bytes that went into read buffers
@@ -89,27 +90,35 @@ func newLineConn(ctx context.Context, e *Endpoint, nc net.Conn) *lineConn {
 	return c
 }
 
-// start starts the goroutine that serves c. It ends when c does, or when it
-// hands c to another, which start starts as well.
-func (c *lineConn) start() { go c.run() }
+// start has a worker serve c, until c ends or it hands c to a fresh goroutine.
+func (c *lineConn) start() { c.e.workers.Go(c.run) }
 
-func (c *lineConn) run() {
+// run reports whether its goroutine is of further use: see session.Workers.
+func (c *lineConn) run() (again bool) {
 	handedOver := false
 	defer func() { // deferred for runtime.Goexit in a handler
 		if !handedOver {
 			c.end()
 		}
 	}()
-	if !c.greeted && !c.greet() {
-		return
+	if !c.greeted {
+		c.grown = true // by what the goroutine did before
+		if !c.greet() {
+			return true
+		}
 	}
 	if c.inProcess {
 		c.state.Store(connBusy)
 		c.converse(nil)
+	} else if c.serve() {
 		handedOver = true
-		return
+		return false
 	}
-	handedOver = c.serve() || c.session.Load() != nil // which ends c
+	if s := c.session.Load(); s != nil {
+		handedOver = true // c ends when s has
+		return s.Read()
+	}
+	return true
 }
 
 // end closes c, once nothing of it runs any more.
@@ -186,7 +195,7 @@ func (c *lineConn) serve() (handedOver bool) {
 		err := c.wait()
 		if errors.Is(err, errBound) {
 			c.grown = false
-			c.start()
+			go c.run() // no worker, whose frames make the stack grow beyond its first 2 KB
 			return true
 		}
 		if errors.Is(err, errStopped) {
@@ -229,7 +238,7 @@ func (c *lineConn) await() error {
 }
 
 // tryRead reads into a buffer what is there; if nothing is, it gives the buffer
-// back and returns false.
+// back and returns false, unless there is no time to wait.
 func (c *lineConn) tryRead(fd uintptr) bool {
 	c.take()
 	c.now, c.fd = true, fd
@@ -237,7 +246,7 @@ func (c *lineConn) tryRead(fd uintptr) bool {
 	c.now = false
 	if errors.Is(c.tryErr, errAgain) {
 		c.drop()
-		return false
+		return c.t.wait()
 	}
 	return true
 }

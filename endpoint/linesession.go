@@ -23,14 +23,12 @@ func (c *lineConn) beginSession(inline bool) {
 		return // Shutdown closed it
 	}
 	ahead, _ := c.b.r.Peek(c.b.r.Buffered())
-	c.converse(bytes.Clone(ahead))
+	c.converse(ahead)
 }
 
-// converse makes a session of c, which ends with it. No goroutine of c's waits
-// for that: with the stack that reading the command has grown it would be most of
-// what an idle session holds. ahead is what was read of the session already.
+// converse makes a session of c, which ends with it; run reads it. ahead is what
+// was read of the session already.
 func (c *lineConn) converse(ahead []byte) {
-	c.drop()
 	// The session has limits of its own, and deadlines of its own to hold them.
 	c.t.limits = &Limits{Idle: -1, Progress: -1}
 	_ = c.t.SetDeadline(time.Time{})
@@ -42,12 +40,13 @@ func (c *lineConn) converse(ahead []byte) {
 	if !c.inProcess {
 		l.peer = c.peer
 	}
-	begun := make(chan struct{})
+	c.parts.Store(1)
 	l.start(stream, linkConfig{
 		ctx: c.ctx, preface: sessionOK, buffered: ahead, heartbeat: c.e.Heartbeat, spin: c.e.Spin, budget: c.e.inFlight,
-		ended: func() { go c.afterSession(begun) },
+		gone: c.partEnded,
 	})
-	s := l.s.Load()
+	c.drop() // with ahead
+	s := l.s
 	c.session.Store(s)
 	if c.e.ConnContext != nil { // whose context may end for reasons of its own; the other one ends by cut
 		c.uncut = context.AfterFunc(c.ctx, func() { s.Abort(context.Cause(c.ctx)) })
@@ -57,29 +56,36 @@ func (c *lineConn) converse(ahead []byte) {
 	if c.e.closing.Load() {
 		c.drainSession(s) // Shutdown may have looked before
 	}
-	close(begun)
 }
 
-// drainSession starts the goroutine that drains c's session, once. It ends with
-// the session.
+// drainSession starts the goroutine that drains c's session, once.
 func (c *lineConn) drainSession(s *session.Session) {
-	drained := make(chan struct{})
-	if !c.drained.CompareAndSwap(nil, &drained) {
+	if c.draining.Swap(true) {
 		return
 	}
-	go func() {
-		defer close(drained)
-		_ = s.Shutdown(c.ctx) // cut cancels it
-	}()
+	for {
+		n := c.parts.Load()
+		if n == 0 {
+			return // the session is gone
+		}
+		if c.parts.CompareAndSwap(n, n+1) {
+			go c.drain(s)
+			return
+		}
+	}
 }
 
-// afterSession ends c when its session has ended and the last handler has
-// returned.
-func (c *lineConn) afterSession(begun <-chan struct{}) {
-	<-begun
-	c.session.Load().Wait()
-	if never := (chan struct{})(nil); !c.drained.CompareAndSwap(nil, &never) {
-		<-*c.drained.Load()
+// drain ends with the session.
+func (c *lineConn) drain(s *session.Session) {
+	_ = s.Shutdown(c.ctx) // cut cancels it
+	c.partEnded()
+}
+
+// partEnded ends c when its session has ended with the last handler, and nobody
+// drains it any more.
+func (c *lineConn) partEnded() {
+	if c.parts.Add(-1) > 0 {
+		return
 	}
 	if c.uncut != nil {
 		c.uncut()
@@ -102,15 +108,16 @@ func (e *Endpoint) open(ctx context.Context, name string, kind Kind) (*opened, *
 	limits := e.limits
 	l := &link{limits: &limits, logger: e.logger()}
 	l.start(near, linkConfig{ctx: context.Background(), dialer: true, greeting: sessionOK, heartbeat: e.Heartbeat, budget: newBudget(limits.InFlight)})
+	l.s.Start()
 	select {
-	case <-l.s.Load().Ready(): // what the limits are is known from here on
+	case <-l.s.Ready(): // what the limits are is known from here on
 	case <-ctx.Done():
 	}
 	o, refused := l.open(ctx, name, kind)
 	if refused != nil {
-		l.s.Load().Abort(session.ErrClosed)
+		l.s.Abort(session.ErrClosed)
 		return nil, refused
 	}
-	o.done = func(error) { l.s.Load().Abort(session.ErrClosed) }
+	o.done = func(error) { l.s.Abort(session.ErrClosed) }
 	return o, nil
 }

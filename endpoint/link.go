@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"gobnode/internal/session"
@@ -26,7 +25,8 @@ type link struct {
 	logger *slog.Logger
 	ctx    context.Context // of the handlers
 	peer   Peer
-	s      atomic.Pointer[session.Session] // accept may be called before newLink has it
+	s      *session.Session
+	going  bool // of a node's: it takes no more calls. Guarded by Client.mu
 }
 
 // program is what a HELLO tells of this side.
@@ -42,9 +42,11 @@ type linkConfig struct {
 	heartbeat time.Duration
 	spin      time.Duration
 	budget    *session.Budget // of the endpoint
-	ended     func()          // see session.Config.OnEnd
+	going     func()          // see session.Config.OnGoing
+	gone      func()          // see session.Config.OnGone
 }
 
+// start begins the session. Nothing is read from it yet: see session.Begin.
 func (l *link) start(stream net.Conn, c linkConfig) {
 	if l.ctx = c.ctx; l.ctx == nil {
 		l.ctx = context.Background()
@@ -59,13 +61,13 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 		l.budget = newBudget(-1)
 	}
 	config := session.Config{
-		Dialer: c.dialer, Preface: []byte(c.preface), Greeting: c.greeting, Buffered: c.buffered,
+		Dialer: c.dialer, Preface: c.preface, Greeting: c.greeting, Buffered: c.buffered,
 		Message: l.limits.Message, Calls: l.limits.Calls, Budget: l.budget, Heartbeat: c.heartbeat,
 		Handshake: l.limits.Handshake, Progress: l.limits.Progress, Program: program, Context: l.ctx, Logger: l.logger,
-		OnEnd: c.ended, Spin: c.spin,
+		OnGoing: c.going, OnGone: c.gone, Spin: c.spin,
 	}
 	if l.e != nil {
-		config.Accept, config.OnLimit = l.accept, l.e.onLimit
+		config.Accept, config.OnLimit, config.Workers = l.accept, l.e.onLimit, &l.e.workers
 		if c.dialer {
 			config.Accept = l.acceptBack
 		}
@@ -73,14 +75,11 @@ func (l *link) start(stream net.Conn, c linkConfig) {
 	if l.peer.conn != nil { // in process there is nothing to call back
 		l.peer.link = l
 	}
-	l.s.Store(session.New(stream, config))
+	l.s = session.Begin(stream, config)
 }
 
 // accept serves one call of the peer's, on a goroutine of the session's.
 func (l *link) accept(st *session.Stream) {
-	if l.s.Load() == nil {
-		l.s.Store(st.Session())
-	}
 	en := l.e.lookup([]byte(st.Name()))
 	var refused *Error
 	switch {
@@ -206,7 +205,7 @@ func (l *link) call(ctx context.Context, name string, x outgoing) *Error {
 		return notSent(err)
 	}
 	spec := session.CallSpec{Name: name, Header: headerOf(ctx), NoWait: inCall(ctx)}
-	err := l.s.Load().Call(ctx, &spec, func(dst []byte) ([]byte, error) {
+	err := l.s.Call(ctx, &spec, func(dst []byte) ([]byte, error) {
 		out, err := x.appendRequest(dst)
 		if err != nil {
 			return dst, badRequest(err)
@@ -230,7 +229,7 @@ func (l *link) open(ctx context.Context, name string, kind Kind) (*opened, *Erro
 		return nil, notSent(err)
 	}
 	spec := session.CallSpec{Name: name, Kind: uint8(kind), Header: headerOf(ctx), NoWait: inCall(ctx)}
-	st, err := l.s.Load().Open(ctx, &spec)
+	st, err := l.s.Open(ctx, &spec)
 	if err != nil {
 		return nil, fromSession(err)
 	}

@@ -95,7 +95,7 @@ func (c *Client) setNodes(addrs []string) {
 	for _, n := range old {
 		if !slices.Contains(nodes, n) {
 			c.logger.Info("node left out", "addr", n.addr)
-			n.leave()
+			n.leaveOut()
 		}
 	}
 }
@@ -110,7 +110,7 @@ func (c *Client) replaceNodes(nodes []*node) bool {
 	}
 	for old, i := *c.nodes.Load(), 0; i < len(nodes); i++ {
 		if !slices.Contains(old, nodes[i]) {
-			c.wg.Go(nodes[i].run)
+			c.wg.Go(func() { nodes[i].run(attempt{}) })
 		}
 	}
 	c.nodes.Store(&nodes)

@@ -28,13 +28,14 @@ const (
 	leaveTime = 25 * time.Second
 )
 
-// A node is one address of a Client's: at most one session that takes calls, and
-// the goroutine that keeps it so.
+// A node is one address of a Client's: at most one session that takes calls.
+// While there is none a goroutine sees to it that there will be, see run; while
+// there is, nobody waits for its end but the session itself, which calls goingAway.
 type node struct {
 	c       *Client
 	addr    string
 	breaker Breaker            // may be nil
-	ctx     context.Context    // ends with the Client, or when the node is left out
+	ctx     context.Context    // ends with the Client, or when the node is left out; nil before it is needed, see life
 	leave   context.CancelFunc // leaves it out
 	poke    chan struct{}      // one token when a call waits
 
@@ -50,41 +51,72 @@ type node struct {
 	left      chan struct{} // closed when leaving falls, if not nil
 	tried     bool          // the first attempt has ended
 	connected uint64        // connections made
+	current   *link         // in use: not going away, or nobody knows
+
+	// What follows belongs to whoever connects, or follows the end of a connection.
+	hangups  int       // in a row, of a peer that had greeted; attempts that failed before are not its fault
+	since    time.Time // when the last connection was made
+	answered uint64    // calls before that
 }
 
 func newNode(c *Client, addr string) *node {
 	n := &node{c: c, addr: addr, poke: make(chan struct{}, 1)}
-	n.ctx, n.leave = context.WithCancel(c.ctx)
 	if c.d.Breaker != nil {
 		n.breaker = c.d.Breaker(addr)
 	}
 	return n
 }
 
-// run keeps the node connected. It ends when the node is left out or the Client
-// closed.
-func (n *node) run() {
-	var last attempt
-	hangups := 0 // in a row, of a peer that had greeted; attempts that failed before are not its fault
+// life returns the node's context, which the first attempt of a Dial with one
+// address does without. The caller holds c.mu.
+func (n *node) life() context.Context {
+	if n.ctx == nil {
+		n.ctx, n.leave = context.WithCancel(n.c.ctx)
+	}
+	return n.ctx
+}
+
+// run connects the node. It ends when that has succeeded, the node is left out or
+// the Client closed.
+func (n *node) run(last attempt) {
+	n.c.mu.Lock()
+	n.life() // which is there from now on
+	n.c.mu.Unlock()
 	for n.pause(last) {
 		n.set(PhaseConnecting, time.Time{})
 		var hurried func() bool // nobody waits before Dial has returned
 		if n.c.dialed.Load() {
 			hurried = n.hurried
 		}
-		l, err := n.c.d.dialSession(n.ctx, n.addr, n.c.budget, hurried)
-		switch {
-		case err != nil:
-			last = attempt{failures: last.failures + 1, at: time.Now(), reached: false}
-			n.c.logger.Debug("cannot connect", "addr", n.addr, "attempt", last.failures, "error", err)
-			n.failed(err)
-		case n.serve(l, last.failures):
-			last, hangups = attempt{}, 0
-		default:
-			hangups++
-			last = attempt{failures: hangups, at: time.Now(), reached: true}
+		l, err := n.c.d.dialSession(n.ctx, n, hurried)
+		if err == nil {
+			n.use(l, last.failures)
+			return
 		}
+		last = attempt{failures: last.failures + 1, at: time.Now(), reached: false}
+		n.notConnected(err, last.failures)
 	}
+}
+
+// first is run's first attempt, on the goroutine of a Dial that has nothing else
+// to wait for. ctx is Dial's. The error is what Dial returns.
+func (n *node) first(ctx context.Context) error {
+	n.set(PhaseConnecting, time.Time{})
+	l, err := n.c.d.dialSession(ctx, n, nil)
+	switch {
+	case err == nil:
+		n.use(l, 0)
+		return nil
+	case ctx.Err() != nil:
+		return n.c.noRoute(ctx)
+	}
+	n.notConnected(err, 1)
+	return err
+}
+
+func (n *node) notConnected(err error, attempt int) {
+	n.c.logger.Debug("cannot connect", "addr", n.addr, "attempt", attempt, "error", err)
+	n.failed(err)
 }
 
 // An attempt is how the last connection, or the attempt to make one, went.
@@ -164,30 +196,90 @@ func (n *node) hurry() {
 	}
 }
 
-// serve has l take calls until it is going away, and reports whether it worked.
-func (n *node) serve(l *link, failures int) (proven bool) {
-	s := l.s.Load()
-	answered, since := n.answered(), time.Now()
+// use has l take calls until it is going away.
+func (n *node) use(l *link, failures int) {
+	n.answered, n.since = n.answers(), time.Now()
 	n.link.Store(l)
 	n.ready(l, failures)
-	select {
-	case <-s.GoingAway():
-	case <-n.ctx.Done():
+	c := n.c
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		n.current = l
+		if l.going || n.ctx != nil && n.ctx.Err() != nil {
+			n.replace(l)
+		}
 	}
+	c.mu.Unlock()
+	if closed { // Close has looked before
+		n.end(l)
+	}
+}
+
+// goingAway is told by the session of l that it takes no more calls.
+func (n *node) goingAway(l *link) {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	l.going = true
+	n.replace(l)
+}
+
+// replace has another session take the place of l, if that is in use: after Close
+// none is. The caller holds c.mu.
+func (n *node) replace(l *link) {
+	if n.current == l {
+		n.current = nil
+		n.c.wg.Add(1)
+		go n.reconnect(l)
+	}
+}
+
+// reconnect follows the end of l. It ends as run does.
+func (n *node) reconnect(l *link) {
+	defer n.c.wg.Done()
+	n.c.mu.Lock()
+	ctx := n.life()
+	n.c.mu.Unlock()
 	n.retire(l)
-	n.lost(s)
+	n.lost(l.s, ctx.Err() != nil)
 	n.c.wg.Go(func() { n.seeOff(l) })
-	return n.answered() != answered || time.Since(since) >= provenTime
+	var last attempt
+	if n.answers() != n.answered || time.Since(n.since) >= provenTime {
+		n.hangups = 0
+	} else {
+		n.hangups++
+		last = attempt{failures: n.hangups, at: time.Now(), reached: true}
+	}
+	n.run(last)
+}
+
+// end ends l, which is in use, at once: the Client is closed.
+func (n *node) end(l *link) {
+	n.retire(l)
+	n.lost(l.s, true)
+	l.s.Abort(session.ErrClosed)
+	n.seenOff(l)
 }
 
 // retire has l take no more calls.
 func (n *node) retire(l *link) { n.link.CompareAndSwap(l, nil) }
 
+// leaveOut has the node take no more calls, for good.
+func (n *node) leaveOut() {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	n.life()
+	n.leave()
+	if l := n.current; l != nil {
+		n.replace(l) // by none: run looks at the context
+	}
+}
+
 // seeOff waits for the end of a session that takes no more calls. It ends with
 // that: after a Close at once, when the node is left out after leaveTime at the
 // latest, otherwise when the peer's drain is over or the connection breaks.
 func (n *node) seeOff(l *link) {
-	s := l.s.Load()
+	s := l.s
 	select {
 	case <-s.Done():
 	case <-n.ctx.Done():
@@ -200,7 +292,12 @@ func (n *node) seeOff(l *link) {
 			s.Abort(session.ErrClosed)
 		}
 	}
-	<-s.Done()
+	n.seenOff(l)
+}
+
+// seenOff waits for the end of a session that has ended, or is about to.
+func (n *node) seenOff(l *link) {
+	<-l.s.Done()
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	n.leaving--
@@ -258,14 +355,17 @@ func (n *node) ready(l *link, failures int) {
 	if again {
 		level = slog.LevelInfo
 	}
-	n.c.logger.Log(n.ctx, level, "connected", "addr", n.addr, "peer", &l.peer, "again", again, "failures", failures)
+	if ctx := context.Background(); n.c.logger.Enabled(ctx, level) { // else its arguments would be allocated all the same
+		n.c.logger.Log(ctx, level, "connected", "addr", n.addr, "peer", &l.peer, "again", again, "failures", failures)
+	}
 }
 
 // errDraining is the last error of a node whose peer takes no more calls.
 var errDraining = errors.New("the peer is being drained")
 
-// lost takes note of a session that takes no more calls.
-func (n *node) lost(s *session.Session) {
+// lost takes note of a session that takes no more calls, which is this side's doing
+// if ours.
+func (n *node) lost(s *session.Session, ours bool) {
 	err := s.Err()
 	drained := err == nil || errors.Is(err, session.ErrClosed)
 	if drained {
@@ -279,7 +379,7 @@ func (n *node) lost(s *session.Session) {
 	n.c.changed.ring()
 	n.c.mu.Unlock()
 	switch {
-	case n.ctx.Err() != nil: // this side's doing
+	case ours:
 	case drained:
 		n.c.logger.Info("the peer is being drained; connecting again", "addr", n.addr)
 	default:
@@ -296,7 +396,7 @@ func (n *node) stats() NodeStats {
 		NotRun: n.outcomes[OutcomeNotRun].Load(), Unknown: n.outcomes[OutcomeUnknown].Load(), InFlight: n.inFlight(),
 	}
 	if l := n.link.Load(); l != nil {
-		s.RTT = l.s.Load().Stats().RTT
+		s.RTT = l.s.Stats().RTT
 	}
 	return s
 }

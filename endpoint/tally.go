@@ -56,4 +56,4 @@ func (e *Endpoint) inFlightFull(text string) {
 }
 
 // inFlightFull is the same for a session.
-func (l *link) inFlightFull(text string) { l.s.Load().Fired(session.LimitInFlight, text) }
+func (l *link) inFlightFull(text string) { l.s.Fired(session.LimitInFlight, text) }

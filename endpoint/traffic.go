@@ -38,8 +38,8 @@ func (t *traffic) ended(refused *Error) {
 	}
 }
 
-// answered returns how many calls the node has answered.
-func (t *traffic) answered() uint64 {
+// answers returns how many calls the node has answered.
+func (t *traffic) answers() uint64 {
 	return t.succeeded.Load() + t.outcomes[OutcomeFailed].Load()
 }
 

@@ -41,6 +41,9 @@ type transport struct {
 	peeked    []byte // by peek, not yet by Read
 	readArmed moment
 	waiting   moment // when the read began that errBound ended last; 0: a read since then was not ended so
+	readBegun moment // of waitRead
+	readAgain bool   // ... it has waited
+	readErr   error  // ... why it does not any more
 
 	// Of the writer:
 	writeBy     moment // of SetWriteDeadline; 0: none
@@ -170,22 +173,39 @@ func (t *transport) peek() (byte, error) {
 }
 
 // waitRead calls f whenever t is readable until it returns true, under the same
-// limits as Read. It serves for plain sockets only.
+// limits as Read. It serves for plain sockets only. Where f finds nothing it calls
+// wait, and returns true if that does.
+//
+// So where something is there already no deadline is set: that is a timer, for
+// which the runtime may wake a thread that sleeps.
 func (t *transport) waitRead(f func(fd uintptr) bool) error {
-	for start, again := now(), false; ; again = true {
-		if err := t.armRead(start, again); err != nil {
-			return err
+	t.readBegun, t.readAgain, t.readErr = now(), false, nil
+	for {
+		if l := t.broken.Load(); l != nil {
+			return l
 		}
 		err := t.raw.Read(f)
-		if err == nil {
+		switch {
+		case t.readErr != nil:
+			return t.readErr
+		case err == nil:
 			t.moved.Store(now())
 			t.waiting = 0
 			return nil
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		}
+		if t.wait() {
+			return t.readErr
+		}
 	}
+}
+
+// wait sees to a deadline for waitRead, and reports whether its time is up.
+func (t *transport) wait() bool {
+	t.readErr = t.armRead(t.readBegun, t.readAgain)
+	t.readAgain = true
+	return t.readErr != nil
 }
 
 // armRead sees to a deadline for a read that began at start. It fails when the

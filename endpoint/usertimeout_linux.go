@@ -11,19 +11,26 @@ import (
 // minutes (https://www.rfc-editor.org/rfc/rfc5482).
 const userTimeout = 20 * time.Second
 
-// setUserTimeout sets TCP_USER_TIMEOUT. A failure is of no consequence but a
-// longer wait.
-func setUserTimeout(c net.Conn) {
-	tc, ok := c.(*net.TCPConn)
-	if !ok {
-		return
+// setUserTimeout sets TCP_USER_TIMEOUT of a *net.TCPConn, or of all connections
+// that a *net.TCPListener will accept, for they take it over. It reports whether it
+// did. A failure is of no consequence but a longer wait.
+func setUserTimeout(socket any) (done bool) {
+	var sc syscall.Conn
+	switch socket := socket.(type) {
+	case *net.TCPConn:
+		sc = socket
+	case *net.TCPListener:
+		sc = socket
+	default:
+		return false
 	}
-	raw, err := tc.SyscallConn()
+	raw, err := sc.SyscallConn()
 	if err != nil {
-		return
+		return false
 	}
 	const tcpUserTimeout = 0x12 // from <netinet/tcp.h>; package syscall does not have it
 	_ = raw.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout.Milliseconds()))
+		done = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(userTimeout.Milliseconds())) == nil
 	})
+	return done
 }

@@ -205,7 +205,8 @@ func (p *prompt) leave(ctx context.Context, l *link, end <-chan hangup) error {
 		return p.badInput()
 	}
 	if err := l.CloseWrite(); err != nil {
-		_ = l.Close() // so that show ends
+		// So that show ends, but not before it has read why: a peer that hung up may have said so.
+		_ = l.SetDeadline(time.Now().Add(leaveTime))
 	}
 	ctx, cancel := p.n.within(ctx)
 	defer cancel()

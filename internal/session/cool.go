@@ -33,16 +33,12 @@ func (s *Session) cool(now time.Time) {
 	s.spent.Store(nil)
 	if s.opened+s.served > 0 || calls != s.coolCalls {
 		s.coolCalls = calls
-		s.dismiss(now)
 		s.coolAt = now.Add(coolTime)
 		s.arm(s.coolAt)
 		return
 	}
 	s.warm = false
-	for _, w := range s.idle {
-		close(w.next)
-	}
-	s.idle, s.streams = nil, table{}
+	s.streams = table{}
 	if s.raw != nil { // others have buffers of their own beside which a stack is little
 		s.replace = true
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
@@ -61,7 +57,7 @@ func (s *Session) replaced(err error) bool {
 	}
 	s.replace = false
 	_ = s.conn.SetReadDeadline(time.Time{}) // under mu: the end sets one after it
-	s.wg.Add(1)
-	go s.readLoop(false)
+	s.enter()
+	go s.readLoop(false) // not a worker, whose frames make the stack grow beyond its first 2 KB
 	return true
 }

@@ -290,7 +290,7 @@ func TestGreeting(t *testing.T) {
 			in(t, func(t *testing.T) {
 				ca, cb := newPipe(0)
 				log := new(logBook)
-				s := session.New(ca, session.Config{Dialer: true, Preface: []byte("SESSION 1\n"), Greeting: "OK\n", Logger: log.logger()})
+				s := session.New(ca, session.Config{Dialer: true, Preface: "SESSION 1\n", Greeting: "OK\n", Logger: log.logger()})
 				defer s.Close()
 				result := make(chan error)
 				go func() {

@@ -6,15 +6,19 @@ import (
 	"gobnode/internal/wire"
 )
 
-// teardown starts the goroutine that ends the session. It is called once, without the lock, by whoever marked the end: a
-// last attempt to tell the peer why may take a second, and that must not be the reader's or a caller's.
+// teardown ends the session. It is called once, without the lock, by whoever marked the end. Where there is somebody to wait for
+// it starts a goroutine: a last attempt to tell the peer why may take a second, and that must not be the reader's or a caller's.
 func (s *Session) teardown() {
 	s.mu.Lock()
-	farewell := s.farewell
+	farewell, writing := s.farewell, s.writing
 	s.mu.Unlock()
 	if farewell == nil && !s.drainedWell() {
 		// Nothing to say: a blocked write is not waited for.
 		_ = s.conn.Close()
+		if !writing { // and nobody will
+			s.finish(nil)
+			return
+		}
 	} else {
 		// The lock orders this after any deadline that the flusher set before it saw the end.
 		_ = s.conn.SetWriteDeadline(time.Now().Add(lastWordsTime))
@@ -25,7 +29,7 @@ func (s *Session) teardown() {
 // finish ends a session that is marked as ended: it waits for the writer to notice, says the last words, closes the
 // transport and then wakes everybody. It ends with that, after lastWordsTime at most.
 func (s *Session) finish(farewell *wire.GoAway) {
-	defer s.wg.Done()
+	defer s.leave()
 	s.awaitWriter()
 	s.mu.Lock()
 	rest, talk := s.rest, farewell != nil && !s.broken
@@ -48,9 +52,6 @@ func (s *Session) finish(farewell *wire.GoAway) {
 	_ = s.conn.Close()
 	putBuffer(rest)
 	s.wakeAll()
-	if f := s.cfg.OnEnd; f != nil {
-		f()
-	}
 }
 
 // drainedWell reports whether the session ended because a drain was complete.
@@ -123,10 +124,7 @@ func (s *Session) wakeAll() {
 	s.credits = nil
 	s.streams = table{}
 	s.opened, s.served = 0, 0
-	for _, w := range s.idle {
-		close(w.next)
-	}
-	s.idle, s.free = nil, nil
+	s.free = nil
 	putBuffer(s.staged)
 	putBuffer(s.control)
 	s.staged, s.control = nil, nil
@@ -159,4 +157,8 @@ func (s *Session) fate(st *Stream, message string) *Error {
 }
 
 // markGoing says that no more calls can be made here.
-func (s *Session) markGoing() { s.going.happen() }
+func (s *Session) markGoing() {
+	if s.going.happen() && s.cfg.OnGoing != nil {
+		s.leaving = true
+	}
+}

@@ -7,6 +7,16 @@ type (
 	Pace  = pace
 )
 
+// Waiting returns how many workers wait for something to do, and how many sessions have no timer of their own yet.
+func (p *Workers) Waiting() (workers, young int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle), len(p.young)
+}
+
+// CoolTime is after which time without a call a session gives back what it keeps.
+const CoolTime = coolTime
+
 // NewNumbered returns a stream of that number and of no session.
 func NewNumbered(id uint64) *Stream { return &Stream{id: id} }
 

@@ -108,8 +108,7 @@ func (s *Session) takeOver(turn uint64) {
 	}
 	s.current.inline = false
 	s.timed(slowTime, 1)
-	s.wg.Add(1)
-	go s.readLoop(false)
+	s.startReading()
 }
 
 // keep keeps a call for the reader.
@@ -152,7 +151,7 @@ func (s *Session) serveKept(mine *uint64) bool {
 		*mine = s.turn.Load() + 1
 		s.current = st
 		s.turn.Store(*mine)
-		s.serve(st, nil)
+		s.serve(st, true)
 		if !s.turn.CompareAndSwap(*mine, *mine+1) {
 			return false // st stays with who took over, who has looked at it
 		}

@@ -10,7 +10,8 @@ import (
 // pulse is the part of the state that has to do with time. One timer serves all of it: tick does what is due and sets it to
 // whatever is next. What happens often only takes note of a time; the timer is moved when something is due before it.
 type pulse struct {
-	due      time.Time // when the timer fires
+	due      time.Time // when tick is to be called
+	young    bool      // Workers see to it that there will be a timer
 	beat     time.Duration
 	nextPing time.Time
 	dirty    bool      // something was staged, or a call came, since the last PING; or calls were under way then
@@ -28,6 +29,7 @@ type pulse struct {
 	coolCalls uint64    // calls when it looked last
 	replace   bool      // the reader is to be replaced by a fresh goroutine
 
+	tuned      bool      // the socket's options are set, or about to be
 	pingTokens int       // PINGs that the peer may send now
 	pingSince  time.Time // when they were counted
 
@@ -40,8 +42,30 @@ func clampHeartbeat(d time.Duration) time.Duration { return min(max(d, minHeartb
 func (s *Session) arm(t time.Time) {
 	if !s.ended && (s.due.IsZero() || t.Before(s.due)) {
 		s.due = t
-		s.timer.Reset(time.Until(t))
+		switch {
+		case s.timer != nil:
+			s.timer.Reset(time.Until(t))
+		case !s.young:
+			s.setTimer()
+		case t.Before(s.started.Add(coolTime)):
+			s.cfg.Workers.forget(s)
+			s.setTimer()
+		}
 	}
+}
+
+// growUp gives a young session a timer of its own.
+func (s *Session) growUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.young && !s.ended {
+		s.setTimer()
+	}
+}
+
+func (s *Session) setTimer() {
+	s.young = false
+	s.timer = time.AfterFunc(time.Until(s.due), s.tick)
 }
 
 // setBeat changes how often a PING goes.
@@ -137,6 +161,7 @@ func (s *Session) tick() {
 	if now.Before(s.nextPing) {
 		s.arm(s.nextPing)
 	}
+	s.tuneSoon()
 	s.tickSession(now)
 	if s.watched > 0 && !s.ended {
 		s.tickStreams(now)
@@ -149,6 +174,15 @@ func (s *Session) tick() {
 		}
 	}
 	s.release(false)
+}
+
+// tuneSoon has the socket tuned when the lock is gone, once. Not at the beginning: a session of a call or two is over before what that
+// is for can come about, and each option is a system call.
+func (s *Session) tuneSoon() {
+	if !s.tuned {
+		s.tuned = true
+		s.later(func() { tune(s.conn) })
+	}
 }
 
 // tickSession ends a session whose peer is silent, and sends the PING that is due.

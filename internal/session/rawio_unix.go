@@ -43,7 +43,7 @@ func newRawConn(conn net.Conn) *rawConn {
 		return nil
 	}
 	r := &rawConn{c: c}
-	r.readFunc, r.tryFunc, r.writeFunc = r.doRead, r.doTry, r.doWrite
+	r.readFunc, r.writeFunc = r.doRead, r.doWrite
 	return r
 }
 
@@ -63,6 +63,9 @@ func (r *rawConn) wait(read func(fd int) (int, error)) (int, error) {
 // tryRead is wait without the waiting: the error says EAGAIN where there is nothing to read.
 func (r *rawConn) tryRead(read func(fd int) (int, error)) (int, error) {
 	r.read = read
+	if r.tryFunc == nil { // few sessions spin
+		r.tryFunc = r.doTry
+	}
 	if err := r.c.Control(r.tryFunc); err != nil {
 		return 0, err
 	}

@@ -25,29 +25,26 @@ type reader struct {
 	pace
 }
 
-// readLoop reads frames until the connection fails, the session ends or the guard gives the reading to another goroutine; then
-// this one serves calls like any other. It waits for nothing else: what has to be written is left to others or written without
-// blocking, a handler that takes its time gets its call through a channel with room. first says that nothing was read yet.
-func (s *Session) readLoop(first bool) {
-	defer s.wg.Done()
+// readLoop reads frames until the connection fails, the session ends or the guard gives the reading to another goroutine. It waits
+// for nothing else: what has to be written is left to others or written without blocking, a handler that takes its time gets its
+// call through a channel with room. first says that nothing was read yet. What it returns is as of a job.
+func (s *Session) readLoop(first bool) (again bool) {
+	defer s.leave()
 	left := true // by runtime.Goexit in a handler
 	var turn uint64
 	defer func() {
 		if left && s.turn.CompareAndSwap(turn, turn+1) {
-			s.wg.Add(1)
-			go s.readLoop(false)
+			s.startReading()
 			s.mu.Lock()
 			s.release(true)
 		}
 	}()
 	err := s.reader.read(first, &turn)
 	left = false
-	switch {
-	case errors.Is(err, errTakenOver):
-		s.workOn(nil)
-	case !errors.Is(err, errReplaced):
+	if err != errTakenOver && err != errReplaced { //nolint:errorlint // these very errors
 		s.endReading(err)
 	}
+	return err != errReplaced //nolint:errorlint // this very error
 }
 
 // Why a goroutine reads no more though the session goes on: another one does.
@@ -60,14 +57,7 @@ var (
 func (r *reader) read(first bool, turn *uint64) (err error) {
 	s := r.s
 	if first {
-		if len(s.cfg.Buffered) > 0 {
-			r.buf = getBuffer(readBuffer)
-			r.buf.b = append(r.buf.b, s.cfg.Buffered...)
-			s.cfg.Buffered = nil
-		}
-		if err = r.greeting(); err == nil {
-			err = r.frames()
-		}
+		err = r.begin()
 	} else {
 		s.mu.Lock()
 		if !s.quick() {
@@ -88,6 +78,31 @@ func (r *reader) read(first bool, turn *uint64) (err error) {
 	return err
 }
 
+// begin handles what comes first.
+func (r *reader) begin() error {
+	if err := r.greeting(); err != nil {
+		return err
+	}
+	return r.frames()
+}
+
+// greet reads until the peer's HELLO is there.
+func (r *reader) greet() error {
+	err := r.begin()
+	for err == nil && !r.s.greeted() {
+		if err = r.more(); err == nil {
+			err = r.frames()
+		}
+	}
+	return err
+}
+
+func (s *Session) greeted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.helloed
+}
+
 // endReading ends the session because of err.
 func (s *Session) endReading(err error) {
 	defer s.readerGone.happen()
@@ -105,10 +120,10 @@ func (s *Session) endReading(err error) {
 
 // failReading ends the session with what the reader found.
 func (s *Session) failReading(err error) {
-	var p *protocolError
+	p, broken := errors.AsType[*protocolError](err)
 	switch {
 	case s.ended:
-	case errors.As(err, &p):
+	case broken:
 		s.fired(p.limit, p.text)
 		s.fail(p, &wire.GoAway{Last: s.taken, Code: p.code, Message: []byte(p.text)})
 	case (s.goneAway || s.draining) && errors.Is(err, io.EOF) && s.opened == 0 && s.served == 0:

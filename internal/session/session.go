@@ -10,8 +10,8 @@
 // The goroutines of a session, each with a comment that says when it ends: the reader (readLoop), which waits for nothing but
 // the connection, except that it runs handlers that are quick, and then another goroutine takes the reading over when one turns
 // out not to be; the flusher (flush), started when there is something to write that could not be written at once; the other
-// handlers' (work), which are reused, at most one for each call that is served; and the one that ends the session (teardown).
-// Timers call tick and watchReader.
+// handlers', which are Workers', shared with other sessions, at most one for each call that is served; and, where somebody has to
+// be waited for, the one that ends the session (finish). Timers call tick and watchReader.
 //
 // # How a session ends
 //
@@ -42,9 +42,9 @@ type Config struct {
 	// unary call becomes another call's. nil refuses every call.
 	Accept func(*Stream)
 
-	Preface  []byte // bytes to send before the first frame
+	Preface  string // bytes to send before the first frame
 	Greeting string // a line, with its newline, that the peer sends before its first frame; another one ends the session
-	Buffered []byte // bytes that were read from the connection already
+	Buffered []byte // bytes that were read from the connection already; not kept
 
 	Message   int           // 4 MiB: bytes of one message
 	Calls     int           // 250: calls of the peer's served at once
@@ -59,7 +59,9 @@ type Config struct {
 	Context context.Context // what handlers' contexts derive from, and nothing else ends with; nil: context.Background()
 	Logger  *slog.Logger    // nil: slog.Default()
 	OnLimit func(Limit)     // called when a limit fires; must not block
-	OnEnd   func()          // called once everybody has been told that the session has ended; must not block
+	OnGoing func()          // called once when no more calls can be made: see GoingAway; must not block
+	OnGone  func()          // called once when the session has ended and the last of its goroutines, handlers included, is through; must not block
+	Workers *Workers        // serve the calls and read; shared with other sessions. nil: its own, if there is an Accept
 }
 
 // withDefaults fills in what is zero.
@@ -96,6 +98,9 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Workers == nil && c.Accept != nil {
+		c.Workers = new(Workers)
+	}
 	return c
 }
 
@@ -105,13 +110,15 @@ type Session struct {
 	raw        *rawConn // nil if conn is not a socket that can be used without blocking
 	cfg        Config
 	started    time.Time
-	wg         sync.WaitGroup // every goroutine of the session
-	done       event          // everybody has been woken
-	going      event          // no more calls can be made
-	readerGone event          // nobody reads any more
-	hello      event          // the peer's HELLO is there, or the session has ended
-	timer      *time.Timer    // calls tick
-	rx         atomic.Uint64  // bytes read
+	alive      atomic.Int64  // goroutines of the session's, itself counted until its end: see leave
+	gone       event         // there are none
+	done       event         // everybody has been woken
+	going      event         // no more calls can be made
+	readerGone event         // nobody reads any more
+	hello      event         // the peer's HELLO is there, or the session has ended
+	timer      *time.Timer   // calls tick; nil while young
+	place      int           // in Workers.young, from 1 on; guarded by its lock
+	rx         atomic.Uint64 // bytes read
 	spins      struct{ hits, misses atomic.Uint64 }
 	size       atomic.Int64 // of messages encoded lately: how large a slice to encode the next into
 
@@ -131,17 +138,18 @@ type state struct {
 	farewell *wire.GoAway
 	ended    bool // err is set and nothing is sent or taken any more
 	torn     bool // the transport is closed and everybody has been woken
+	ending   bool // unlock calls teardown
+	leaving  bool // unlock calls OnGoing
 	helloed  bool
 
-	streams    table   // from the CALL to the last word
-	nextID     uint64  // of the next stream opened here
-	highest    uint64  // stream of the peer's that a CALL was seen for
-	taken      uint64  // stream of the peer's that was served or refused
-	opened     int     // streams of this side's that have a place at the peer
-	served     int     // streams of the peer's
-	places     queue   // streams of this side's that wait for a place
-	free       *Stream // of finished unary calls, to be used again, linked by next
-	idle       []*worker
+	streams    table      // from the CALL to the last word
+	nextID     uint64     // of the next stream opened here
+	highest    uint64     // stream of the peer's that a CALL was seen for
+	taken      uint64     // stream of the peer's that was served or refused
+	opened     int        // streams of this side's that have a place at the peer
+	served     int        // streams of the peer's
+	places     queue      // streams of this side's that wait for a place
+	free       *Stream    // of finished unary calls, to be used again, linked by next
 	peer       wire.Hello // what the peer allows
 	names      [4]string  // of commands that were called, so that a call does not allocate one
 	last       uint64     // the peer's GOAWAY: streams above it do not run
@@ -168,6 +176,16 @@ type state struct {
 
 // New starts a session on conn, which is the session's from now on.
 func New(conn net.Conn, cfg Config) *Session {
+	s := Begin(conn, cfg)
+	s.Start()
+	return s
+}
+
+// Start is Read on a goroutine of its own.
+func (s *Session) Start() { go s.readLoop(true) }
+
+// Begin is New, but that nothing is read before Start, Read or Greet, one of which must be called, once.
+func Begin(conn net.Conn, cfg Config) *Session {
 	s := &Session{
 		conn: conn, raw: newRawConn(conn), cfg: cfg.withDefaults(), started: time.Now(),
 		state: state{
@@ -181,11 +199,14 @@ func New(conn net.Conn, cfg Config) *Session {
 	if cfg.Dialer {
 		s.nextID = 1
 	}
+	if len(cfg.Buffered) > 0 {
+		s.reader.buf = getBuffer(readBuffer)
+		s.reader.buf.b = append(s.reader.buf.b, cfg.Buffered...)
+		s.cfg.Buffered = nil
+	}
 	s.mu.Lock()
-	tune(conn)
 	s.rest = getBuffer(minControl) // in rest, not staged: control frames must not go before it
 	s.rest.b = append(s.rest.b, cfg.Preface...)
-	s.cfg.Preface = nil
 	s.rest.b = wire.AppendHello(s.rest.b, &wire.Hello{
 		Message: uint64(s.cfg.Message), Calls: uint64(s.cfg.Calls), Credit: uint64(s.cfg.Credit),
 		Heartbeat: uint64(s.cfg.Heartbeat / time.Millisecond), Program: cfg.Program,
@@ -196,12 +217,45 @@ func New(conn net.Conn, cfg Config) *Session {
 	}
 	s.beat = s.cfg.Heartbeat
 	s.nextPing = s.started.Add(s.beat)
-	s.due = s.started.Add(min(s.cfg.Handshake, s.beat))
-	s.timer = time.AfterFunc(s.due.Sub(s.started), s.tick)
-	s.wg.Add(1)
-	go s.readLoop(true)
+	s.alive.Store(2) // itself, and who reads
+	first := min(s.cfg.Handshake, s.beat)
+	if p := s.cfg.Workers; p != nil {
+		p.Hold()
+		s.young = true
+		p.watchYoung(s)
+	} else {
+		first = min(first, coolTime) // which comes with the first call: to move a timer forward may cost as much as to set it
+	}
+	s.arm(s.started.Add(first))
 	s.release(true)
 	return s
+}
+
+// Read reads on the caller's goroutine for as long as it would on its own: until the session ends, or another goroutine goes on.
+// It reports whether the goroutine is of further use: otherwise it is one that waited, with a stack that has grown, and has been replaced.
+// A handler may end it by runtime.Goexit.
+func (s *Session) Read() (again bool) {
+	s.mu.Lock()
+	s.warmUp() // for a stack that has grown
+	s.unlock()
+	return s.readLoop(true)
+}
+
+// Greet reads on the caller's goroutine until the peer's HELLO is there, and has another go on. When ctx ends before, the
+// session does. It returns nil or why there is no session; Done may be behind.
+func (s *Session) Greet(ctx context.Context) error {
+	defer s.leave()
+	stop := context.AfterFunc(ctx, func() { s.Abort(ErrClosed) })
+	err := s.reader.greet()
+	if err != nil {
+		s.endReading(err)
+	} else {
+		s.startReading()
+	}
+	if !stop() {
+		return ctx.Err()
+	}
+	return s.Err()
 }
 
 // Done is closed when the session has ended and every call on it has been told.
@@ -240,7 +294,7 @@ func (s *Session) Abort(err error) {
 }
 
 // Wait waits for all goroutines of a session that has ended, or is about to.
-func (s *Session) Wait() { s.wg.Wait() }
+func (s *Session) Wait() { <-s.gone.wait() }
 
 // Stats are counts since the session began, unless their remark says otherwise. Counters only grow.
 type Stats struct {
@@ -292,9 +346,12 @@ func (s *Session) fail(err error, farewell *wire.GoAway) {
 	}
 	s.err, s.farewell, s.ended = err, farewell, true
 	s.markGoing()
-	s.timer.Stop()
-	s.wg.Add(1) // here, while the reader is sure to be counted: it ends only after this
-	s.later(s.teardown)
+	if s.timer != nil {
+		s.timer.Stop()
+	} else if s.young {
+		s.cfg.Workers.forget(s)
+	}
+	s.ending = true
 }
 
 // later has f called when the lock is gone.
@@ -317,7 +374,7 @@ func (s *Session) releaseAnd(now, yield bool) {
 	}
 	s.writing = true
 	if !now || s.raw == nil {
-		s.wg.Add(1)
+		s.enter()
 		go s.flush()
 		s.unlock()
 		return
@@ -327,8 +384,8 @@ func (s *Session) releaseAnd(now, yield bool) {
 
 // unlock lets go of mu and does what was put off until then.
 func (s *Session) unlock() {
-	todo, st := s.todo, s.answered
-	s.todo, s.answered = nil, nil
+	todo, st, ending, leaving := s.todo, s.answered, s.ending, s.leaving
+	s.todo, s.answered, s.ending, s.leaving = nil, nil, false, false
 	s.mu.Unlock()
 	for st != nil {
 		next := st.follower
@@ -338,5 +395,11 @@ func (s *Session) unlock() {
 	}
 	for _, f := range todo {
 		f()
+	}
+	if leaving {
+		s.cfg.OnGoing()
+	}
+	if ending {
+		s.teardown()
 	}
 }

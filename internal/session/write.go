@@ -200,7 +200,7 @@ func (s *Session) attempt(yield bool) {
 		s.rest = b
 	}
 	if !s.ended && s.pendingOutput() {
-		s.wg.Add(1)
+		s.enter()
 		go s.flush()
 	} else {
 		s.stopWriting()
@@ -213,7 +213,7 @@ func (s *Session) attempt(yield bool) {
 // flush writes until there is nothing left or the session ends. It is the goroutine that may block in a write: for
 // Config.Progress at a time, then the peer is taken for dead: for 64 KiB each time, and as much more as goes without.
 func (s *Session) flush() {
-	defer s.wg.Done()
+	defer s.leave()
 	s.mu.Lock()
 	tried := false
 	for !s.ended {
@@ -264,7 +264,9 @@ func (s *Session) stopWriting() {
 // read next is not a frame.
 func (s *Session) wrote(b *buffer, n int, err error) {
 	s.stats.Writes++
-	s.stats.Sent += uint64(n)
+	if s.stats.Sent += uint64(n); s.stats.Sent > maxStaged {
+		s.tuneSoon()
+	}
 	if s.raw != nil {
 		s.sentEnd += uint64(max(b.r+n-b.ctl, 0) - max(b.r-b.ctl, 0))
 	}

@@ -52,6 +52,9 @@ const (
 	helloProgram   = 5
 )
 
+// program is what most peers call themselves: it is not allocated anew for each.
+const program = "gobnode"
+
 // MaxProgram is the most bytes of Hello.Program that are sent or kept.
 const MaxProgram = 256
 
@@ -113,7 +116,11 @@ func ParseHello(p []byte) (Hello, error) {
 // set takes one value of a HELLO and reports whether it is well formed.
 func (h *Hello) set(id uint64, value []byte) bool {
 	if id == helloProgram {
-		h.Program = string(value[:min(len(value), MaxProgram)])
+		if value = value[:min(len(value), MaxProgram)]; string(value) != program {
+			h.Program = string(value)
+			return true
+		}
+		h.Program = program
 		return true
 	}
 	v, rest, ok := uvarint(value)
