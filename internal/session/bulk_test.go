@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,4 +309,65 @@ func TestDamagedBulk(t *testing.T) {
 	<-s.Done()
 	require.Equal(t, 2, n)
 	require.EqualValues(t, 1, s.Stats().Limits[session.LimitProtocol])
+}
+
+// TestWindowNeverOverCredit: a window does not grow beyond the credit that there can be, for which the peer would end the session.
+func TestWindowNeverOverCredit(t *testing.T) {
+	require.EqualValues(t, math.MaxInt32, session.Widened(1<<29, 1<<40))
+	require.EqualValues(t, math.MaxInt32, session.Widened(math.MaxInt32, math.MaxInt64))
+	require.EqualValues(t, 2<<20, session.Widened(256<<10, 1<<40))
+}
+
+// TestSpeedRefusesNoCall: what is taken from the budget for long writes and reads leaves half of it to calls.
+func TestSpeedRefusesNoCall(t *testing.T) {
+	for _, limit := range []int64{768 << 10, 2 << 20} {
+		budget := session.NewBudget(limit, nil)
+		ca, cb := sockets(t)
+		var most atomic.Int64
+		look := func() { most.Store(max(most.Load(), budget.Used())) }
+		a := session.New(ca, session.Config{Dialer: true})
+		b := session.New(cb, session.Config{Budget: session.NewBudget(limit, budget), Accept: func(st *session.Stream) {
+			st.Finish(asError(pour(st, look)))
+		}})
+		st, err := a.Open(t.Context(), &session.CallSpec{Name: "POUR", Kind: wire.CallStream})
+		require.NoError(t, err)
+		for range 200 {
+			require.NoError(t, st.Receive(t.Context(), func([]byte) error { return nil }))
+		}
+		st.Cancel()
+		a.Close()
+		b.Close()
+		require.LessOrEqual(t, most.Load(), limit/2+16<<10)
+		require.Zero(t, budget.Used())
+	}
+}
+
+// pour sends messages until it cannot, and calls look between them.
+func pour(st *session.Stream, look func()) error {
+	for {
+		if err := st.Send(st.Context(), make([]byte, 256<<10)); err != nil {
+			return err
+		}
+		look()
+	}
+}
+
+// TestLongReadsAreCharged: the buffers for long reads are in the budget while they are filled, and out of it when there is nothing to read.
+func TestLongReadsAreCharged(t *testing.T) {
+	budget := session.NewBudget(8<<20, nil)
+	ca, cb := sockets(t)
+	a := session.New(ca, session.Config{Dialer: true, Budget: budget})
+	defer a.Close()
+	b := session.New(cb, session.Config{Accept: func(st *session.Stream) { st.Finish(asError(pour(st, func() {}))) }})
+	defer b.Close()
+	st, err := a.Open(t.Context(), &session.CallSpec{Name: "POUR", Kind: wire.CallStream})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { // what arrives on a stream that was opened here is not charged
+		assert.NoError(t, st.Receive(t.Context(), func([]byte) error { return nil }))
+		used := budget.Used()
+		assert.Contains(t, []int64{0, 512 << 10}, used)
+		return used > 0
+	}, 10*time.Second, 10*time.Microsecond)
+	st.Cancel()
+	require.Eventually(t, func() bool { return budget.Used() == 0 }, 10*time.Second, time.Millisecond)
 }

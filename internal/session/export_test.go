@@ -54,3 +54,8 @@ func (p *pace) After(n int) int {
 	p.yield()
 	return p.pass
 }
+
+// Widened is the window, of credit bytes, of a stream that was alone while so much was taken of it.
+func Widened(credit, taken int64) int64 {
+	return (&inbox{window: credit, taken: taken}).widened(0, false)
+}

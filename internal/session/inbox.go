@@ -244,7 +244,7 @@ func (in *inbox) widened(calls uint64, shared bool) int64 {
 	if shared || calls != in.calls {
 		in.calls, in.base = calls, in.taken
 	}
-	return min(max(in.window, in.taken-in.base), wideWindow*in.window)
+	return min(max(in.window, in.taken-in.base), wideWindow*in.window, maxCredit)
 }
 
 // room is the credit to grant now: nothing while it is less than a quarter of the window and the peer has some left, for

@@ -106,6 +106,23 @@ func (b *Budget) Give(n int64) {
 	}
 }
 
+// spare is Take of what is spent on speed alone: only if no more than half is taken with it, so that no call is refused for it.
+func (b *Budget) spare(n int64) bool {
+	for x := b; x != nil; x = x.parent {
+		if x.used.Load()+n > x.limit/2 {
+			return false
+		}
+	}
+	if !b.Take(n) {
+		return false
+	}
+	if !b.ample() { // others have taken some meanwhile
+		b.Give(n)
+		return false
+	}
+	return true
+}
+
 // ample reports whether so little is taken that some may be spent on speed alone: half at most.
 func (b *Budget) ample() bool {
 	for ; b != nil; b = b.parent {

@@ -20,6 +20,7 @@ type reader struct {
 	buf  *buffer                   // bytes from buf.r on are not yet parsed; nil if there are none
 	fill func(fd int) (int, error) // of a socket
 	full bool                      // the last read filled the buffer: the next one may be larger
+	wide bool                      // the budget holds wideBuffer for it
 
 	spinner
 	pace
@@ -116,6 +117,7 @@ func (s *Session) endReading(err error) {
 		r.buf.r = len(r.buf.b)
 	}
 	putBuffer(r.buf)
+	r.narrow()
 }
 
 // failReading ends the session with what the reader found.
@@ -291,10 +293,13 @@ func (r *reader) space(size int) []byte {
 
 // readSocket reads what a socket has. If it has nothing, the buffer goes back to the pool, and what is in it into one of
 // its own size: a peer that leaves half a frame lying costs little more than that half. So only a reader that is at work holds one, and
-// it may be large while it is filled, which takes 5 % off the CPU time of bulk.
+// it may be large while it is filled, which takes 5 % off the CPU time of bulk. That is charged: many peers may send at once.
 func (r *reader) readSocket(fd int) (int, error) {
 	size := readBuffer
-	if r.full {
+	if r.full && !r.wide {
+		r.wide = r.s.cfg.Budget.spare(wideBuffer)
+	}
+	if r.wide {
 		size = wideBuffer
 	}
 	p := r.space(size)
@@ -306,8 +311,17 @@ func (r *reader) readSocket(fd int) (int, error) {
 	}
 	if isAgain(err) {
 		r.shrink()
+		r.narrow()
 	}
 	return n, err
+}
+
+// narrow gives back what was taken from the budget for a large buffer, which is gone.
+func (r *reader) narrow() {
+	if r.wide {
+		r.wide = false
+		r.s.cfg.Budget.Give(wideBuffer)
+	}
 }
 
 // shrink keeps no more than what is in the buffer.

@@ -28,6 +28,7 @@ type writer struct {
 
 	swift bool // the connection took all of the last long write at once
 	wide  bool // the budget holds wideCharge for what is staged
+	most  int  // bytes that may be staged in this buffer before a writer has to wait; a frame may go over it
 
 	stagedEnd uint64 // bytes ever staged, the preface and the HELLO included
 	sentEnd   uint64 // of them, those that may have reached the peer
@@ -45,23 +46,19 @@ func (s *Session) pendingOutput() bool {
 // more, and a peer that reads slowly would hold more.
 func (s *Session) stage() *buffer {
 	if s.staged == nil {
+		s.most = maxStaged
 		if s.swift && !s.wide {
-			s.wide = s.cfg.Budget.ample() && s.cfg.Budget.Take(wideCharge)
+			s.wide = s.cfg.Budget.spare(wideCharge)
 		}
-		s.staged = getBuffer(s.maxStaged() + wire.MaxPayload)
+		if s.swift && s.wide {
+			s.most = wideStaged
+		}
+		s.staged = getBuffer(s.most + wire.MaxPayload)
 	}
 	return s.staged
 }
 
-// maxStaged is how many bytes may be staged before a writer has to wait; a frame may go over it.
-func (s *Session) maxStaged() int {
-	if s.wide {
-		return wideStaged
-	}
-	return maxStaged
-}
-
-// narrow gives back what stage has taken from the budget.
+// narrow gives back what stage has taken from the budget. No buffer is left that it was taken for.
 func (s *Session) narrow() {
 	if s.wide {
 		s.wide = false
@@ -71,7 +68,7 @@ func (s *Session) narrow() {
 
 // room reports whether another frame may be staged: any that is will fit into the buffer without making it grow.
 func (s *Session) room() bool {
-	return s.staged == nil || len(s.staged.b) < min(s.maxStaged(), cap(s.staged.b)-wire.MaxPayload)-wire.Overhead
+	return s.staged == nil || len(s.staged.b) < s.most-wire.Overhead
 }
 
 // push gives a stream its turn if it has something that can be sent, at once if there is room and nobody before it.
@@ -271,7 +268,7 @@ func (s *Session) wrote(b *buffer, n int, err error) {
 		s.sentEnd += uint64(max(b.r+n-b.ctl, 0) - max(b.r-b.ctl, 0))
 	}
 	b.r += n
-	if len(b.b) >= maxStaged/2 || n < len(b.b) {
+	if s.raw != nil && (len(b.b) >= maxStaged/2 || n < len(b.b)) { // what a wrapped connection took it may have waited for
 		s.swift = n == len(b.b)
 	}
 	if b.ctl > 0 && b.r >= b.ctl && s.inFlight > 0 {
@@ -293,6 +290,9 @@ func (s *Session) wrote(b *buffer, n int, err error) {
 		return
 	}
 	putBuffer(b)
+	if !s.swift && (s.staged == nil || s.most == maxStaged) {
+		s.narrow()
+	}
 }
 
 // A queue is streams in line. A stream is in one queue at a time, at most once.
