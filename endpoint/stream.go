@@ -108,7 +108,8 @@ func (s *Stream[Recv, Send]) Recv() (Recv, error) {
 // the next. For a stream of messages of 32 KiB or 1 MiB it takes a quarter off the CPU
 // time of both sides together, which the garbage collector and the system spend
 // on memory for values that are dropped at once. What was kept of the message
-// before, of its []byte fields, is overwritten. After an error *v is the zero value.
+// before, of its []byte fields, is overwritten; no two of them may share memory that the caller put there. *v keeps the room of
+// the largest message, which no limit counts once RecvInto has returned. After an error it is the zero value.
 func (s *Stream[Recv, Send]) RecvInto(v *Recv) error {
 	err := s.st.Receive(s.ctx, func(src []byte) error {
 		c := s.link.newCharge()
