@@ -241,11 +241,16 @@ func (c *Client) Close() error {
 			n.current = nil
 		}
 	}
+	c.wg.Add(len(ends)) // here, so that another Close waits for them
 	c.changed.ring()
 	c.usable.ring()
 	c.mu.Unlock()
-	for _, e := range ends {
-		e.n.end(e.l)
+	for i, e := range ends {
+		if i < len(ends)-1 {
+			go e.n.close(e.l) // each may have to wait for a peer that takes nothing
+		} else {
+			e.n.close(e.l)
+		}
 	}
 	c.wg.Wait()
 	return nil

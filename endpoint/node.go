@@ -261,6 +261,12 @@ func (n *node) end(l *link) {
 	n.seenOff(l)
 }
 
+// close is end for Client.Close, which has counted it.
+func (n *node) close(l *link) {
+	defer n.c.wg.Done()
+	n.end(l)
+}
+
 // retire has l take no more calls.
 func (n *node) retire(l *link) { n.link.CompareAndSwap(l, nil) }
 

@@ -33,6 +33,8 @@ type transport struct {
 	stopping sync.Mutex  // held while stopped and the deadline behind it change
 	stopped  atomic.Bool // reads fail with errStopped
 
+	readEnd atomic.Int64 // the moment of SetReadDeadline; 0: none
+
 	// Of the reader:
 	readBy    moment // reads end here whatever Idle says; 0: no such bound
 	readName  string // the limit behind readBy; empty: none that is reported
@@ -45,8 +47,9 @@ type transport struct {
 	readAgain bool   // ... it has waited
 	readErr   error  // ... why it does not any more
 
+	writeBy atomic.Int64 // the moment of SetWriteDeadline; 0: none
+
 	// Of the writer:
-	writeBy     moment // of SetWriteDeadline; 0: none
 	writeArmed  moment
 	writeWaited time.Duration // for the peer to take the current step
 	writeMoved  int           // bytes of the current step
@@ -127,7 +130,7 @@ func (t *transport) stop() {
 	t.stopping.Lock()
 	defer t.stopping.Unlock()
 	t.stopped.Store(true) // first: a reader looks at it when it has set its deadline
-	_ = t.SetReadDeadline(time.Unix(1, 0))
+	_ = t.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // resume takes stop back. It is called by the reader.
@@ -226,11 +229,18 @@ func (t *transport) armRead(start moment, again bool) error {
 	if t.readBy != 0 && t.readBy <= at {
 		at, name, after, what = t.readBy, t.readName, t.readTime, "not finished"
 	}
+	end := t.readEnd.Load()
+	if end != 0 && end < at {
+		at = end
+	}
 	current := start
 	if again {
 		current = now()
 	}
 	if at <= current {
+		if at == end {
+			return os.ErrDeadlineExceeded
+		}
 		if name == "" {
 			t.waiting = since
 			return errBound
@@ -239,9 +249,12 @@ func (t *transport) armRead(start moment, again bool) error {
 	}
 	if t.readArmed != at && (t.readArmed <= current || t.readArmed > at) {
 		t.readArmed = at
-		if err := t.SetReadDeadline(deadline(current, at)); err != nil {
+		if err := t.Conn.SetReadDeadline(deadline(current, at)); err != nil {
 			return err
 		}
+	}
+	if t.readEnd.Load() != end { // set meanwhile, and maybe overwritten
+		return t.armRead(start, true)
 	}
 	if t.stopped.Load() {
 		return errStopped
@@ -317,13 +330,26 @@ func (t *transport) countWrite(n int, d time.Duration) {
 
 // SetWriteDeadline bounds writes beside Progress. crypto/tls calls it around the
 // last alert: set on the connection itself, behind armWrite's back, its deadlines
-// made writeOne try again and again without a pause. It is called by the writer.
+// made writeOne try again and again without a pause. A
+// write that waits already goes on.
 func (t *transport) SetWriteDeadline(d time.Time) error {
-	t.writeBy = 0
-	if !d.IsZero() {
-		t.writeBy = now() + int64(time.Until(d))
-	}
+	t.writeBy.Store(momentOf(d))
 	return nil
+}
+
+// SetReadDeadline bounds reads beside the limits, one that waits already too. A
+// session over TLS calls it, from any goroutine.
+func (t *transport) SetReadDeadline(d time.Time) error {
+	t.readEnd.Store(momentOf(d)) // first: a reader looks at it when it has set its deadline
+	return t.Conn.SetReadDeadline(d)
+}
+
+// momentOf is d as a moment, 0 if it is none.
+func momentOf(d time.Time) moment {
+	if d.IsZero() {
+		return 0
+	}
+	return now() + int64(time.Until(d))
 }
 
 // armWrite sees to a deadline for a step that began at start.
@@ -332,8 +358,8 @@ func (t *transport) armWrite(start, current moment) error {
 	if progress {
 		at = start + int64(t.limits.Progress)
 	}
-	if t.writeBy != 0 && t.writeBy < at {
-		at, progress = t.writeBy, false
+	if by := t.writeBy.Load(); by != 0 && by < at {
+		at, progress = by, false
 	}
 	if at <= current {
 		if !progress {

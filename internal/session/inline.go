@@ -95,15 +95,16 @@ func (s *Session) watchReader() {
 		s.takeOver(turn)
 	}
 	s.guarding = false
-	if serving || turn != s.lastTurn {
+	if !s.torn && (serving || turn != s.lastTurn) {
 		s.setGuard()
 	}
 	s.release(true)
 }
 
-// takeOver gives the reading to a new goroutine, unless the handler of that turn has returned.
+// takeOver gives the reading to a new goroutine, unless the handler of that turn has returned. Nor when there is nothing to be
+// read any more: then only the reader itself counts as alive, and may be gone before the new one is counted.
 func (s *Session) takeOver(turn uint64) {
-	if !s.turn.CompareAndSwap(turn, turn+1) {
+	if s.torn || !s.turn.CompareAndSwap(turn, turn+1) {
 		return
 	}
 	s.current.inline = false

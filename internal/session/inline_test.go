@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,4 +162,37 @@ func TestSessionEndsUnderAHandler(t *testing.T) {
 		wg.Wait()
 		p.b.Close()
 	})
+}
+
+// TestEndBesideGuard: the session ends while the reader stands in a handler that has replied, and which returns about when the guard
+// takes the reading over. Whoever is last, OnGone is called once.
+func TestEndBesideGuard(t *testing.T) {
+	for round := range 100 {
+		var gone atomic.Int32
+		replied := make(chan bool, 100)
+		p := newPair(session.Config{}, session.Config{OnGone: func() { gone.Add(1) }, Accept: func(st *session.Stream) {
+			assert.NoError(t, st.Receive(context.Background(), func([]byte) error { return nil }))
+			_ = st.Reply(func(b []byte) ([]byte, error) { return b, nil }) // outside of Receive: nothing is left to do then
+			if st.Name() != "QUICK" {
+				replied <- true
+				time.Sleep(time.Millisecond + time.Duration(round)*20*time.Microsecond)
+			}
+		}})
+		for tries := 0; p.b.Stats().Inline == 0 && tries < 1000; tries++ {
+			burst(t, p, 50, "QUICK")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() { _, _ = call(ctx, p.a, "SLOW", nil) })
+		}
+		<-replied
+		p.b.Abort(session.ErrClosed)
+		p.b.Wait()
+		cancel()
+		wg.Wait()
+		assert.NoError(t, p.a.Close())
+		time.Sleep(time.Millisecond)
+		assert.EqualValues(t, 1, gone.Load())
+	}
 }
