@@ -30,11 +30,7 @@ type Command[Req, Reply any] string
 //
 // Handle panics, with the path of the field, if gob cannot carry a type.
 func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (Reply, error)) {
-	req, err := gobcodec.For[Req]()
-	reply, replyErr := gobcodec.For[Reply]()
-	if err == nil {
-		err = replyErr
-	}
+	k, err := kitFor[Req, Reply]()
 	if err != nil {
 		panic("endpoint: command " + quoteName(c) + ": " + err.Error()) //nolint:forbidigo // a defect of the program, found when it starts
 	}
@@ -42,8 +38,8 @@ func (c Command[Req, Reply]) Handle(e *Endpoint, f func(context.Context, Req) (R
 		panic("endpoint: nil function for command " + quoteName(c)) //nolint:forbidigo // a defect of the program, found when it starts
 	}
 	largest := jsonLargest(reflect.TypeFor[Req](), nil)
-	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{req: req, reply: reply, f: f, largest: largest}})
-	e.warn(string(c), slices.Concat(req.Warnings(), reply.Warnings()))
+	e.register(string(c), entry{kind: KindUnary, unary: &unaryCommand[Req, Reply]{kit: k, f: f, largest: largest}})
+	e.warn(string(c), slices.Concat(k.req.Warnings(), k.rep.Warnings()))
 }
 
 // Call runs the command on to and returns its reply. The error is an *Error
@@ -67,11 +63,13 @@ func (c Command[Req, Reply]) Call(ctx context.Context, to Caller, request Req) (
 	return reply, nil
 }
 
-// A kit is what calls with the same types share on the caller's side.
+// A kit is what calls with the same types share. With pools of each command's own, calls that go round 10,000 commands found them
+// empty and cost 1.5 times as much as those of one.
 type kit[Req, Reply any] struct {
-	req   *gobcodec.Codec[Req]
-	rep   *gobcodec.Codec[Reply]
-	calls sync.Pool // of *unaryCall
+	req    *gobcodec.Codec[Req]
+	rep    *gobcodec.Codec[Reply]
+	calls  sync.Pool // of *unaryCall, of the caller's side
+	served sync.Pool // of *servedCall
 }
 
 var kits sync.Map // reflect.Type of a *kit -> the kit; grows with the types of the program
@@ -113,8 +111,9 @@ type Caller interface {
 // unary is a unaryCommand without its types.
 type unary interface {
 	newCall() incoming
-	served() *sync.Pool // of *servedCall
-	largestJSON() int64 // the most that one element of a request as JSON can take, see jsonCost
+	served() *sync.Pool  // of *servedCall, whose calls are of any command with the same types
+	adopt(call incoming) // makes it one of this command's
+	largestJSON() int64  // the most that one element of a request as JSON can take, see jsonCost
 	describe() (request, reply, example string)
 }
 
@@ -137,20 +136,19 @@ type outgoing interface {
 }
 
 type unaryCommand[Req, Reply any] struct {
-	req   *gobcodec.Codec[Req]
-	reply *gobcodec.Codec[Reply]
-	f     func(context.Context, Req) (Reply, error)
-
-	calls     sync.Pool // of *servedCall
+	kit       *kit[Req, Reply]
+	f         func(context.Context, Req) (Reply, error)
 	largest   int64
 	described atomic.Pointer[[3]string] // nil until describe has come to its end
 }
 
 func (u *unaryCommand[Req, Reply]) newCall() incoming {
-	return &unaryCall[Req, Reply]{req: u.req, rep: u.reply, f: u.f}
+	return &unaryCall[Req, Reply]{req: u.kit.req, rep: u.kit.rep, f: u.f}
 }
 
-func (u *unaryCommand[Req, Reply]) served() *sync.Pool { return &u.calls }
+func (u *unaryCommand[Req, Reply]) served() *sync.Pool { return &u.kit.served }
+
+func (u *unaryCommand[Req, Reply]) adopt(call incoming) { call.(*unaryCall[Req, Reply]).f = u.f }
 
 func (u *unaryCommand[Req, Reply]) largestJSON() int64 { return u.largest }
 
@@ -178,7 +176,7 @@ type unaryCall[Req, Reply any] struct {
 func (c *unaryCall[Req, Reply]) clear() {
 	var request Req
 	var reply Reply
-	c.request, c.reply = request, reply
+	c.f, c.request, c.reply = nil, request, reply
 }
 
 func (c *unaryCall[Req, Reply]) noRequest() bool { return c.req.Empty() }

@@ -5,7 +5,7 @@ import (
 )
 
 // A servedCall is what serving a unary call of a session takes beside its
-// context, which a handler may keep. It is used for one call of its command after
+// context, which a handler may keep. It is used for one call with its types after
 // the other: made anew, its parts were 10 of the 18 allocations that a small call
 // cost the serving side, and a fifth of its CPU time.
 type servedCall struct {
@@ -35,6 +35,7 @@ func (l *link) unary(st *session.Stream, en *entry) *Error {
 	if !ok {
 		c = newServedCall(en.unary)
 	}
+	en.unary.adopt(c.v.call)
 	c.st = st
 	c.v.e, c.v.en, c.v.ctx, c.v.charge = l.e, en, l.context(st, en), l.newCharge()
 	refused := c.serve()
