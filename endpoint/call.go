@@ -276,9 +276,10 @@ func newLocalCall(caller context.Context, e *Endpoint, en *entry) *localCall {
 	call := en.unary.newCall()
 	c.v = invocation{
 		e: e, en: en, call: call, charge: e.newCharge(),
-		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger(), header: headerOf(caller)}},
+		ctx:    &callContext{Context: ctx, info: Info{Command: en.name, Kind: en.kind, Peer: &Peer{}, Logger: e.logger()}},
 		exited: func(answer *Error) { c.answer = answer },
 	}
+	c.v.ctx.info.carry(headerOf(caller))
 	return c
 }
 

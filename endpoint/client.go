@@ -272,7 +272,9 @@ func (c *Client) Open(ctx context.Context, name string) (*Conn, error) {
 }
 
 func (c *Client) info(ctx context.Context, name string, kind Kind) *Info {
-	return &Info{Command: name, Kind: kind, Peer: new(Peer), Logger: c.logger, header: headerOf(ctx)}
+	info := &Info{Command: name, Kind: kind, Peer: new(Peer), Logger: c.logger}
+	info.carry(headerOf(ctx))
+	return info
 }
 
 func (c *Client) call(ctx context.Context, name string, x outgoing) *Error {

@@ -37,25 +37,37 @@ func (k Kind) String() string {
 // valid until the command ends, and is not to be changed.
 type Info struct {
 	Command string
-	Kind    Kind
 	Peer    *Peer        // never nil
 	Logger  *slog.Logger // the endpoint's; never nil
+	Kind    Kind
 
-	header []string // pairs
+	over   bool      // OnEnd's functions are called, or about to be
+	header *[]string // pairs; nil: none
+	onEnd  *[]func(error)
 	mu     sync.Mutex
-	onEnd  []func(error)
-	over   bool
 }
 
 // Header returns the value that the caller gave key with WithHeader, "" if it
 // gave none.
 func (i *Info) Header(key string) string {
-	for n := len(i.header) - 2; n >= 0; n -= 2 {
-		if i.header[n] == key {
-			return i.header[n+1]
+	if i.header == nil {
+		return ""
+	}
+	pairs := *i.header
+	for n := len(pairs) - 2; n >= 0; n -= 2 {
+		if pairs[n] == key {
+			return pairs[n+1]
 		}
 	}
 	return ""
+}
+
+// carry is for what Header is to find.
+func (i *Info) carry(pairs []string) {
+	if len(pairs) > 0 {
+		kept := pairs // pairs itself would be allocated for every call
+		i.header = &kept
+	}
 }
 
 // OnEnd has f called when the call has ended, with its error: for a stream that
@@ -65,7 +77,10 @@ func (i *Info) Header(key string) string {
 func (i *Info) OnEnd(f func(error)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.onEnd = append(i.onEnd, f)
+	if i.onEnd == nil {
+		i.onEnd = new([]func(error))
+	}
+	*i.onEnd = append(*i.onEnd, f)
 }
 
 // end calls what OnEnd was given, once.
@@ -79,11 +94,12 @@ func (i *Info) end(err error) {
 func (i *Info) atEnd() []func(error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.over {
+	if i.over || i.onEnd == nil {
+		i.over = true
 		return nil
 	}
 	i.over = true
-	return i.onEnd
+	return *i.onEnd
 }
 
 type infoKey struct{}
@@ -103,13 +119,15 @@ func InfoFrom(ctx context.Context) *Info {
 // WithCancel would cost three allocations more on every command, 3 % of a
 // round trip. Few handlers ask when it ends; those that do get a cancelCtx made,
 // in a session by the stream, which Value lets contexts derived from it find, so
-// that context.WithCancel starts no goroutine.
+// that context.WithCancel starts no goroutine. A handler may keep it, so one is
+// allocated for each call: it is most of what a small call leaves to the
+// collector on the serving side beside its values, and what few calls have is
+// kept outside of it.
 type callContext struct {
-	context.Context // of the connection
-	info            Info
-	deadline        time.Time // of the stream; zero: none
+	context.Context            // of the connection
+	info            Info       // its mu guards what follows too
+	deadline        *time.Time // of the stream; nil: none
 
-	mu     sync.Mutex
 	st     *session.Stream // whose context it is; nil in line mode and when the call is over
 	ending context.Context // ends with the call; made when first asked for
 	cancel context.CancelFunc
@@ -120,9 +138,9 @@ func (c *callContext) Value(key any) any {
 	if key == (infoKey{}) {
 		return &c.info
 	}
-	c.mu.Lock()
+	c.info.mu.Lock()
 	ctx := c.ending
-	c.mu.Unlock()
+	c.info.mu.Unlock()
 	if ctx == nil {
 		ctx = c.Context
 	}
@@ -131,15 +149,15 @@ func (c *callContext) Value(key any) any {
 
 func (c *callContext) Deadline() (time.Time, bool) {
 	t, ok := c.Context.Deadline()
-	if c.deadline.IsZero() || ok && t.Before(c.deadline) {
+	if c.deadline == nil || ok && t.Before(*c.deadline) {
 		return t, ok
 	}
-	return c.deadline, true
+	return *c.deadline, true
 }
 
 func (c *callContext) Done() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.info.mu.Lock()
+	defer c.info.mu.Unlock()
 	return c.make().Done()
 }
 
@@ -159,8 +177,8 @@ func (c *callContext) make() context.Context {
 }
 
 func (c *callContext) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.info.mu.Lock()
+	defer c.info.mu.Unlock()
 	switch {
 	case c.ending != nil || c.st != nil:
 		return c.make().Err()
@@ -174,8 +192,8 @@ func (c *callContext) Err() error {
 // the stream may be another's, and a handler that an interceptor has not waited
 // for must not end that.
 func (c *callContext) finish(e *session.Error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.info.mu.Lock()
+	defer c.info.mu.Unlock()
 	if c.st != nil {
 		c.st.Finish(e)
 	}
@@ -183,8 +201,8 @@ func (c *callContext) finish(e *session.Error) {
 
 // end ends c; the call is over.
 func (c *callContext) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.info.mu.Lock()
+	defer c.info.mu.Unlock()
 	c.over, c.st = true, nil
 	if c.cancel != nil {
 		c.cancel()

@@ -121,9 +121,13 @@ func (l *link) serve(st *session.Stream, en *entry) *Error {
 // context returns the context that a handler is called with.
 func (l *link) context(st *session.Stream, en *entry) *callContext {
 	c := &callContext{Context: l.ctx, st: st, info: Info{
-		Command: en.name, Kind: en.kind, Peer: &l.peer, Logger: l.logger, header: st.Header(),
+		Command: en.name, Kind: en.kind, Peer: &l.peer, Logger: l.logger,
 	}}
-	c.deadline, _ = st.Deadline()
+	c.info.carry(st.Header())
+	if until, ok := st.Deadline(); ok {
+		deadline := until // as in carry
+		c.deadline = &deadline
+	}
 	return c
 }
 
