@@ -8,10 +8,11 @@ import (
 
 // A buffer is pooled bytes: what was read, what is staged for the wire, a message on its way. It has one owner at a time.
 type buffer struct {
-	b    []byte
-	r    int     // bytes of b that have been consumed
-	ctl  int     // bytes of b at its front that are control frames: they do not count as staged
-	next *buffer // in an inbox
+	b     []byte
+	r     int     // bytes of b that have been consumed
+	ctl   int     // bytes of b at its front that are control frames: they do not count as staged
+	next  *buffer // in an inbox
+	aloft bool    // in an inbox, and the reader reads more into it: if the inbox drops it, it is the reader's, and this false
 }
 
 // Buffers come in sizes of powers of two; larger ones than the last are made and dropped.

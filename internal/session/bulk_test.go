@@ -327,7 +327,7 @@ func TestSpeedRefusesNoCall(t *testing.T) {
 		look := func() { most.Store(max(most.Load(), budget.Used())) }
 		a := session.New(ca, session.Config{Dialer: true})
 		b := session.New(cb, session.Config{Budget: session.NewBudget(limit, budget), Accept: func(st *session.Stream) {
-			st.Finish(asError(pour(st, look)))
+			st.Finish(asError(pour(st, 256<<10, look)))
 		}})
 		st, err := a.Open(t.Context(), &session.CallSpec{Name: "POUR", Kind: wire.CallStream})
 		require.NoError(t, err)
@@ -342,10 +342,10 @@ func TestSpeedRefusesNoCall(t *testing.T) {
 	}
 }
 
-// pour sends messages until it cannot, and calls look between them.
-func pour(st *session.Stream, look func()) error {
+// pour sends messages of n bytes until it cannot, and calls look between them.
+func pour(st *session.Stream, n int, look func()) error {
 	for {
-		if err := st.Send(st.Context(), make([]byte, 256<<10)); err != nil {
+		if err := st.Send(st.Context(), make([]byte, n)); err != nil {
 			return err
 		}
 		look()
@@ -358,7 +358,7 @@ func TestLongReadsAreCharged(t *testing.T) {
 	ca, cb := sockets(t)
 	a := session.New(ca, session.Config{Dialer: true, Budget: budget})
 	defer a.Close()
-	b := session.New(cb, session.Config{Accept: func(st *session.Stream) { st.Finish(asError(pour(st, func() {}))) }})
+	b := session.New(cb, session.Config{Accept: func(st *session.Stream) { st.Finish(asError(pour(st, 32<<10, func() {}))) }})
 	defer b.Close()
 	st, err := a.Open(t.Context(), &session.CallSpec{Name: "POUR", Kind: wire.CallStream})
 	require.NoError(t, err)

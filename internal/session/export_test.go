@@ -1,5 +1,7 @@
 package session
 
+import "bytes"
+
 // What the tests need of the inside.
 
 type (
@@ -58,4 +60,30 @@ func (p *pace) After(n int) int {
 // Widened is the window, of credit bytes, of a stream that was alone while so much was taken of it.
 func Widened(credit, taken int64) int64 {
 	return (&inbox{window: credit, taken: taken}).widened(0, false)
+}
+
+// Landing reports whether a frame is on its way to its place. It is asked by tests that know that nothing more will come of it.
+func (s *Session) Landing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reader.landing.chunk != nil
+}
+
+// TakeBuffers takes buffers of n bytes from the pool and writes to them. The function that it returns gives them back, and reports whether they
+// are as they were.
+func TakeBuffers(n, count int) func() bool {
+	taken := make([]*buffer, count)
+	for i := range taken {
+		taken[i] = getBuffer(n)
+		taken[i].b = taken[i].b[:cap(taken[i].b)]
+		copy(taken[i].b, bytes.Repeat([]byte{0xa5}, len(taken[i].b)))
+	}
+	return func() bool {
+		same := true
+		for _, b := range taken {
+			same = same && bytes.Count(b.b, []byte{0xa5}) == len(b.b)
+			putBuffer(b)
+		}
+		return same
+	}
 }

@@ -21,7 +21,7 @@ func (s *Session) handle(f wire.Frame) error {
 	case wire.KindCall:
 		return s.onCall(f)
 	case wire.KindData:
-		return s.onData(f)
+		return s.onData(f, nil)
 	case wire.KindError:
 		return s.onError(f.Payload)
 	case wire.KindCancel:
@@ -171,11 +171,14 @@ func (s *Session) intern(name []byte) string {
 	return s.names[kind]
 }
 
-// onData takes more of a stream.
-func (s *Session) onData(f wire.Frame) error {
+// onData takes more of a stream. placed is the data, behind f's payload, of a frame whose data was read to its place; else nil.
+func (s *Session) onData(f wire.Frame, placed []byte) error {
 	id, data, err := wire.ParseData(f.Payload)
 	if err != nil {
 		return forbidden("%v", err)
+	}
+	if placed != nil {
+		data = placed
 	}
 	if len(data) == 0 && f.Flags == 0 {
 		return forbidden("DATA of nothing")
@@ -245,7 +248,7 @@ func (s *Session) store(st *Stream, data []byte, eom bool) {
 			s.refuseServed(st, notRun(wire.ResourceExhausted, fmt.Sprintf("a message of more than %d bytes", s.cfg.Message), nil))
 			return
 		}
-		if eom || len(data) > 0 {
+		if !st.in.landed(&s.reader.landing, eom) && (eom || len(data) > 0) {
 			st.in.add(data, eom)
 		}
 		s.progressed(st, len(data))

@@ -73,9 +73,6 @@ func (in *inbox) buffered() bool { return in.head != nil }
 
 // add copies data of a message to the end; eom says that the message ends with it.
 func (in *inbox) add(data []byte, eom bool) {
-	if eom {
-		in.whole++
-	}
 	switch {
 	case !eom:
 		in.addPart(data, markPart)
@@ -87,8 +84,14 @@ func (in *inbox) add(data []byte, eom bool) {
 		// An entry even for no bytes: it marks the end of the parts before it.
 		in.entry(data, uint64(len(data))<<2|markEnd)
 	}
-	in.open += int64(len(data))
+	in.count(len(data), eom)
+}
+
+// count takes note of n more bytes of a message.
+func (in *inbox) count(n int, eom bool) {
+	in.open += int64(n)
 	if eom {
+		in.whole++
 		in.last = in.open
 		in.open, in.parted = 0, false
 	}
@@ -100,9 +103,8 @@ func (in *inbox) addPart(data []byte, mark uint64) {
 		return
 	}
 	if in.parted && cap(in.tail.b)-len(in.tail.b) >= len(data) {
-		c := in.tail
-		c.b = append(c.b, data...)
-		putPadded(c.b[in.part:in.part+partHead], uint64(len(c.b)-in.part-partHead)<<2|mark)
+		in.tail.b = append(in.tail.b, data...)
+		in.mark(mark)
 		return
 	}
 	in.flushEmpties()
@@ -114,7 +116,13 @@ func (in *inbox) addPart(data []byte, mark uint64) {
 	in.part, in.parted = len(c.b), true
 	c.b = append(c.b, make([]byte, partHead)...)
 	c.b = append(c.b, data...)
-	putPadded(c.b[in.part:in.part+partHead], uint64(len(data))<<2|markPart)
+	in.mark(markPart)
+}
+
+// mark writes the head of the entry at the end, of which part tells where it begins.
+func (in *inbox) mark(mark uint64) {
+	c := in.tail
+	putPadded(c.b[in.part:in.part+partHead], uint64(len(c.b)-in.part-partHead)<<2|mark)
 }
 
 // expect returns how much room to make for a message of which n bytes have come: so much that the rest of it needs no other chunk,
@@ -231,7 +239,11 @@ func (in *inbox) drop() {
 	}
 	for c := in.head; c != nil; {
 		next := c.next
-		putBuffer(c)
+		if c.aloft {
+			c.aloft = false
+		} else {
+			putBuffer(c)
+		}
 		c = next
 	}
 	in.head, in.tail, in.parted, in.whole, in.empties, in.open, in.held, in.doomed = nil, nil, false, 0, 0, 0, 0, false

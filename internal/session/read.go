@@ -22,6 +22,7 @@ type reader struct {
 	full bool                      // the last read filled the buffer: the next one may be larger
 	wide bool                      // the budget holds wideBuffer for it
 
+	landing landing
 	spinner
 	pace
 }
@@ -110,6 +111,8 @@ func (s *Session) endReading(err error) {
 	r := &s.reader
 	s.mu.Lock()
 	s.giveAway()
+	r.landing.leave()
+	r.landing.patience = 0
 	s.failReading(err)
 	lingers := s.complete
 	s.release(false)
@@ -198,7 +201,11 @@ func (r *reader) bytes() []byte {
 func (r *reader) frames() error {
 	s := r.s
 	b := r.bytes()
-	if len(b) < wire.Overhead {
+	if r.landing.chunk != nil {
+		if !r.whole() {
+			return nil
+		}
+	} else if len(b) < wire.Overhead {
 		if _, err := wire.Size(b); err != nil {
 			return forbidden("%v", err)
 		}
@@ -206,7 +213,13 @@ func (r *reader) frames() error {
 	}
 	s.mu.Lock()
 	frames := s.stats.Frames
+	landed := r.landing.chunk != nil
 	var err error
+	if landed && !s.ended {
+		s.partial = time.Time{}
+		s.stats.Frames++
+		err = r.landed()
+	}
 	for err == nil && !s.ended {
 		var f wire.Frame
 		var n int
@@ -215,6 +228,7 @@ func (r *reader) frames() error {
 			break
 		}
 		if n == 0 {
+			r.land()
 			break
 		}
 		s.partial = time.Time{}
@@ -223,6 +237,9 @@ func (r *reader) frames() error {
 		r.buf.r += n
 	}
 	r.pace.frames = int(s.stats.Frames - frames)
+	if landed {
+		r.pace.frames = 0
+	}
 	r.lone = r.pace.frames == 1 && len(b) <= smallRead
 	if err == nil && s.ended {
 		err = s.err
@@ -242,6 +259,7 @@ func (r *reader) frames() error {
 // more reads at least one more byte behind what is in the buffer. A frame that is there in part has to become whole in
 // Config.Progress from now on.
 func (r *reader) more() error {
+	partly := r.landing.chunk != nil
 	if r.buf != nil && r.buf.r == len(r.buf.b) {
 		if r.s.raw != nil {
 			// Kept for the next read, which gives it back if there is nothing to read.
@@ -251,6 +269,9 @@ func (r *reader) more() error {
 			r.buf = nil
 		}
 	} else if r.buf != nil {
+		partly = true
+	}
+	if partly {
 		r.s.watchFrame()
 	}
 	var n int
@@ -295,7 +316,13 @@ func (r *reader) space(size int) []byte {
 // its own size: a peer that leaves half a frame lying costs little more than that half. So only a reader that is at work holds one, and
 // it may be large while it is filled, which takes 5 % off the CPU time of bulk. That is charged: many peers may send at once.
 func (r *reader) readSocket(fd int) (int, error) {
+	if r.landing.chunk != nil {
+		return r.readLanding(fd)
+	}
 	size := readBuffer
+	if r.landing.patience > 0 {
+		return r.readAhead(fd)
+	}
 	if r.full && !r.wide {
 		r.wide = r.s.cfg.Budget.spare(wideBuffer)
 	}

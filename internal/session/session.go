@@ -317,6 +317,7 @@ type Counts struct {
 	Refused uint64        // calls of the peer's that were refused
 	Dropped uint64        // frames for streams that had ended
 	Frames  uint64        // frames read
+	Landed  uint64        // of Frames, those whose data was read to where it belongs
 	Writes  uint64        // system calls to write, or calls of Write
 	Sent    uint64        // bytes written
 	RTT     time.Duration // of the last PING; before the first, how long the peer's HELLO took; 0 until then

@@ -156,6 +156,16 @@ func Parse(b []byte) (Frame, int, error) {
 	return Frame{Kind: Kind(b[0]), Flags: Flags(b[1]), Payload: b[HeaderSize:body:body]}, n, nil
 }
 
+// Join is Parse of a frame in two pieces, of which the first is longer than the header, and whose end trailer begins with: its payload is what is in
+// the first. The header was verified by Size.
+func Join(head, rest, trailer []byte) (Frame, error) {
+	sum := crc32.Update(crc32.Update(0, castagnoli, head), castagnoli, rest)
+	if sum != binary.BigEndian.Uint32(trailer) {
+		return Frame{}, ErrCRC
+	}
+	return Frame{Kind: Kind(head[0]), Flags: Flags(head[1]), Payload: head[HeaderSize:]}, nil
+}
+
 // begin adds the header of a frame whose length is not known yet.
 func begin(dst []byte, k Kind, f Flags) []byte {
 	return append(dst, byte(k), byte(f), 0, 0, 0, 0)

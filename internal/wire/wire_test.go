@@ -375,3 +375,24 @@ func TestNothingAllocates(t *testing.T) {
 		}
 	}))
 }
+
+// TestJoin: a frame in two pieces is what it is in one.
+func TestJoin(t *testing.T) {
+	whole := wire.AppendData(nil, wire.FlagEOM, 7, []byte("some data"))
+	want, n, err := wire.Parse(whole)
+	require.NoError(t, err)
+	body := n - wire.TrailerSize
+	for cut := wire.HeaderSize; cut <= body; cut++ {
+		got, err := wire.Join(whole[:cut], whole[cut:body], append(whole[body:n:n], "more"...))
+		require.NoError(t, err)
+		require.Equal(t, want.Kind, got.Kind)
+		require.Equal(t, want.Flags, got.Flags)
+		require.Equal(t, want.Payload, append(got.Payload[:len(got.Payload):len(got.Payload)], whole[cut:body]...))
+	}
+	for i := range n {
+		broken := append([]byte{}, whole...)
+		broken[i] ^= 1
+		_, err := wire.Join(broken[:wire.HeaderSize+8], broken[wire.HeaderSize+8:body], broken[body:])
+		require.ErrorIs(t, err, wire.ErrCRC)
+	}
+}
