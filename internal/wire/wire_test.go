@@ -7,6 +7,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -387,7 +388,7 @@ func TestJoin(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want.Kind, got.Kind)
 		require.Equal(t, want.Flags, got.Flags)
-		require.Equal(t, want.Payload, append(got.Payload[:len(got.Payload):len(got.Payload)], whole[cut:body]...))
+		require.Equal(t, want.Payload, append(slices.Clip(got.Payload), whole[cut:body]...))
 	}
 	for i := range n {
 		broken := append([]byte{}, whole...)
