@@ -790,3 +790,30 @@ func TestClear(t *testing.T) {
 	require.Nil(t, pointer)
 	require.Equal(t, 2, v.ID)
 }
+
+// TestLongBytes: bytes that are copied in pieces are the bytes that encoding/gob reads, behind what was there before.
+func TestLongBytes(t *testing.T) {
+	type message struct {
+		ID   int
+		Body []byte
+		Tail string
+	}
+	c, err := gobcodec.For[message]()
+	require.NoError(t, err)
+	for _, n := range []int{1<<20 - 1, 1 << 20, 1<<20 + 1, 3<<20 + 5} {
+		want := message{7, make([]byte, n), "tail"}
+		for i := range want.Body {
+			want.Body[i] = byte(i * 31 >> 3)
+		}
+		for _, room := range []int{0, n / 2, 2 * n} {
+			b, err := c.Append(append(make([]byte, 0, room), "before"...), &want)
+			require.NoError(t, err)
+			require.Equal(t, "before", string(b[:6]))
+			var got message
+			require.NoError(t, gob.NewDecoder(bytes.NewReader(b[6:])).Decode(&got))
+			require.Equal(t, want.ID, got.ID)
+			require.Equal(t, want.Tail, got.Tail)
+			require.True(t, bytes.Equal(want.Body, got.Body), "%d bytes", n)
+		}
+	}
+}
