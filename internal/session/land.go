@@ -128,6 +128,9 @@ func (r *reader) readLanding(fd int) (int, error) {
 	}
 	n, err := readFD(fd, room)
 	if n <= 0 {
+		if isAgain(err) {
+			r.shrink() // an empty one
+		}
 		return n, err
 	}
 	mine := min(n, l.need-l.have)
