@@ -219,7 +219,8 @@ func TestLandingStandsStill(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		require.Fail(t, "it may stand still for ever")
 	}
-	require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitFrame]+p.s.Stats().Limits[session.LimitProgress])
+	limits := p.s.Stats().Limits // the frame's time and that of its message are over at once
+	require.Positive(t, limits[session.LimitFrame]+limits[session.LimitProgress])
 }
 
 // TestLandingGivenUp: what a stream holds may be dropped while more is read into it. What is read then is nobody's, and never another's
