@@ -33,6 +33,7 @@ func TestWorkersShared(t *testing.T) {
 			for range 3 {
 				_, err := call(t.Context(), p.a, "ECHO", []byte("x"))
 				require.NoError(t, err)
+				synctest.Wait() // until the worker waits: a call finds it busy otherwise, and makes another
 			}
 			p.close()
 			waiting(1)
