@@ -141,7 +141,7 @@ type ClientStats struct {
 type NodeStats struct {
 	Addr       string
 	State      State
-	RTT        time.Duration // of the last PING, at first of the greeting; 0 without a connection
+	RTT        time.Duration // of the last PING, which goes when nothing comes; at first of the greeting; 0 without a connection
 	Reconnects uint64        // connections made beyond the first
 	InFlight   uint64        // calls and streams under way
 	Succeeded  uint64

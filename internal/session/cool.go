@@ -20,20 +20,22 @@ func (s *Session) register(st *Stream) {
 // warmUp takes note that a call is made.
 func (s *Session) warmUp() {
 	if !s.warm {
-		s.warm, s.coolAt = true, time.Now().Add(coolTime)
+		s.warm, s.coolAt, s.coolIn = true, time.Now().Add(coolTime), coolTime
 		s.arm(s.coolAt)
 	}
 }
 
 // cool is called by tick at coolAt. A session whose calls are further apart than coolTime starts anew with each, which costs it about
-// 5 µs; one with a call a second does not.
+// 5 µs; one with a call a second does not. The longer there are calls the longer it takes to see that there are none: to look every
+// coolTime cost 5,000 of those as much as a tenth of their calls.
 func (s *Session) cool(now time.Time) {
 	calls := s.stats.Opened + s.stats.Served
 	s.free = nil // made anew by those that need one: so many as were needed at once lately are kept and no more
 	s.spent.Store(nil)
 	if s.opened+s.served > 0 || calls != s.coolCalls {
 		s.coolCalls = calls
-		s.coolAt = now.Add(coolTime)
+		s.coolAt = now.Add(s.coolIn)
+		s.coolIn = min(2*s.coolIn, longCoolTime)
 		s.arm(s.coolAt)
 		return
 	}

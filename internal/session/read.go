@@ -289,6 +289,7 @@ func (r *reader) more() error {
 	}
 	if n > 0 {
 		r.s.rx.Add(uint64(n))
+		r.s.heard.Store(int64(time.Since(r.s.started)))
 		return nil
 	}
 	if err == nil {

@@ -515,8 +515,8 @@ func TestRow22CanceledCallsLeaveNothing(t *testing.T) {
 	})
 }
 
-// TestRow23HalfOpen: a peer that is gone without a word, or frozen, is noticed 10 s after the heartbeat when nothing is under
-// way, and within 20 s when something is, however rare the heartbeat.
+// TestRow23HalfOpen: a peer that is gone without a word, or frozen, is noticed 10 s after the heartbeat or a little earlier when nothing is
+// under way, and within 20 s when something is, however rare the heartbeat.
 func TestRow23HalfOpen(t *testing.T) {
 	for _, beat := range []time.Duration{time.Second, 15 * time.Second, 2 * time.Minute} {
 		in(t, func(t *testing.T) {
@@ -524,7 +524,9 @@ func TestRow23HalfOpen(t *testing.T) {
 			defer p.close()
 			start := time.Now()
 			<-p.s.Done()
-			require.Equal(t, beat+10*time.Second, time.Since(start).Truncate(time.Second).Truncate(time.Second))
+			took := time.Since(start)
+			require.LessOrEqual(t, took, beat+10*time.Second+lastWords)
+			require.GreaterOrEqual(t, took, max(beat*7/8, time.Second)+10*time.Second)
 			require.EqualValues(t, 1, p.s.Stats().Limits[session.LimitHeartbeat])
 			require.Equal(t, 1, p.log.count(session.LimitHeartbeat))
 		})
@@ -551,8 +553,11 @@ func TestHeartbeatKeepsIdleSessions(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.NoError(t, p.a.Err())
 		require.NoError(t, p.b.Err())
-		frames := p.a.Stats().Frames // 120 PINGs and 120 PONGs, and the HELLO
-		require.InDelta(t, 241, frames, 3)
+		// The side that dialled sends a PING every 22.5 to 26.25 s, before the other one does, and learns how long the answer takes.
+		frames := p.a.Stats().Frames // PONGs and the HELLO
+		require.GreaterOrEqual(t, frames, uint64(137)) // 3,600 / 26.25
+		require.LessOrEqual(t, frames, uint64(161))
+		require.Equal(t, p.b.Stats().Frames, frames)
 		require.Equal(t, time.Duration(0), p.a.Stats().RTT, "no time passes in memory")
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -119,6 +120,7 @@ type Session struct {
 	timer      *time.Timer   // calls tick; nil while young
 	place      int           // in Workers.young, from 1 on; guarded by its lock
 	rx         atomic.Uint64 // bytes read
+	heard      atomic.Int64  // when bytes were read last, ns since started
 	spins      struct{ hits, misses atomic.Uint64 }
 	size       atomic.Int64 // of messages encoded lately: how large a slice to encode the next into
 
@@ -216,9 +218,12 @@ func Begin(conn net.Conn, cfg Config) *Session {
 		s.sentEnd = s.stagedEnd
 	}
 	s.beat = s.cfg.Heartbeat
-	s.nextPing = s.started.Add(s.beat)
+	s.early = rand.Float32() / 8
+	if cfg.Dialer {
+		s.early += 1. / 8 // so that it is the side that dialled whose PING breaks a silence, and which learns how long the answer takes
+	}
 	s.alive.Store(2) // itself, and who reads
-	first := min(s.cfg.Handshake, s.beat)
+	first := min(s.cfg.Handshake, s.somewhat(s.beat))
 	if p := s.cfg.Workers; p != nil {
 		p.Hold()
 		s.young = true
@@ -320,7 +325,7 @@ type Counts struct {
 	Landed  uint64        // of Frames, those whose data was read to where it belongs
 	Writes  uint64        // system calls to write, or calls of Write
 	Sent    uint64        // bytes written
-	RTT     time.Duration // of the last PING; before the first, how long the peer's HELLO took; 0 until then
+	RTT     time.Duration // of the last PING, which goes when nothing else comes; before the first, how long the peer's HELLO took; 0 until then
 }
 
 // Stats returns the counts.

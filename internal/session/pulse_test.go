@@ -1,0 +1,133 @@
+package session_test
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"gobnode/internal/session"
+	"gobnode/internal/wire"
+)
+
+// TestHeardNeedsNoPing: a peer that sends something now and then gets no PING, one that has stopped gets them.
+func TestHeardNeedsNoPing(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newRawPeer(t, session.Config{Accept: bounce, Heartbeat: 15 * time.Second})
+		defer p.close()
+		for id := uint64(1); id < 1000; id += 2 {
+			p.send(wire.AppendCall(nil, wire.FlagEOM|wire.FlagEnd, &wire.Call{Stream: id, Kind: wire.CallUnary, Name: []byte("ECHO"), Data: []byte("x")}))
+			require.Equal(t, wire.KindData, p.next().Kind, "of call %d", id)
+			time.Sleep(7 * time.Second)
+		}
+		assert.Equal(t, wire.KindPing, p.next().Kind)
+	})
+}
+
+// TestPingAfterSilence: what is said after a long silence has its time to be answered before a PING asks whether anybody is there.
+func TestPingAfterSilence(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newRawPeer(t, session.Config{Heartbeat: 2 * time.Minute})
+		defer p.close()
+		time.Sleep(time.Minute)
+		start := time.Now()
+		go func() { _, _ = call(t.Context(), p.s, "X", nil) }()
+		require.Equal(t, wire.KindCall, p.next().Kind)
+		require.Equal(t, wire.KindPing, p.next().Kind)
+		assert.GreaterOrEqual(t, time.Since(start), 10*time.Second*7/8)
+		assert.LessOrEqual(t, time.Since(start), 10*time.Second)
+	})
+}
+
+// TestPingsSpread: sessions that have begun together, and fallen silent together, send their PINGs one by one.
+func TestPingsSpread(t *testing.T) {
+	in(t, func(t *testing.T) {
+		const sessions = 200
+		var mu sync.Mutex
+		var times []time.Duration
+		var wg sync.WaitGroup
+		start := time.Now()
+		for range sessions {
+			p := newRawPeer(t, session.Config{Heartbeat: 15 * time.Second})
+			wg.Go(func() {
+				defer p.close()
+				if kind := p.next().Kind; kind != wire.KindPing {
+					t.Errorf("got a frame of kind %d", kind)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				times = append(times, time.Since(start))
+			})
+		}
+		wg.Wait()
+		slices.Sort(times)
+		assert.GreaterOrEqual(t, times[0], 15*time.Second*7/8)
+		assert.LessOrEqual(t, times[sessions-1], 15*time.Second)
+		for i := range times[:sessions-60] { // 27 in a quarter of a second, on average
+			assert.Greater(t, times[i+60]-times[i], 250*time.Millisecond, "from %v on", times[i])
+		}
+	})
+}
+
+// TestDeadPeersNoticed: whatever both sides did before, a peer that falls silent is noticed in time, and none before.
+func TestDeadPeersNoticed(t *testing.T) {
+	r := newRand(t)
+	for range count(20_000, 500) {
+		seed := r.Uint64()
+		in(t, func(t *testing.T) {
+			r := randOf(seed)
+			beat := []time.Duration{time.Second, 3 * time.Second, 15 * time.Second, 2 * time.Minute}[r.IntN(4)]
+			p := newRawPeer(t, session.Config{Accept: bounce, Heartbeat: beat})
+			defer p.close()
+			var dead atomic.Bool
+			var heard atomic.Int64 // of the peer by the session
+			start := time.Now()
+			say := func(b []byte) {
+				heard.Store(int64(time.Since(start)))
+				p.send(b)
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for f := p.next(); f.Kind != 0; f = p.next() {
+					if f.Kind == wire.KindPing && !dead.Load() {
+						v, _ := wire.ParsePing(f.Payload)
+						say(wire.AppendPing(nil, wire.KindPong, v))
+					}
+				}
+			})
+			said := time.Duration(-1) // by the session, last, of its own accord
+			speak := func() {
+				said = time.Since(start)
+				wg.Go(func() { _, _ = call(t.Context(), p.s, "X", nil) })
+			}
+			for id := uint64(1); r.IntN(8) > 0; id += 2 {
+				time.Sleep(time.Duration(r.Int64N(int64(beat) * 3 / 2)))
+				if r.IntN(4) == 0 {
+					speak()
+				} else {
+					say(wire.AppendCall(nil, wire.FlagEOM|wire.FlagEnd, &wire.Call{Stream: id, Kind: wire.CallUnary, Name: []byte("ECHO")}))
+				}
+			}
+			time.Sleep(time.Duration(r.Int64N(int64(beat))))
+			require.NoError(t, p.s.Err(), "seed %d", seed)
+			dead.Store(true)
+			select {
+			case <-p.s.Done():
+			case <-time.After(time.Duration(r.Int64N(int64(2 * beat)))):
+				speak()
+				<-p.s.Done()
+			}
+			died, last := time.Since(start), time.Duration(heard.Load())
+			assert.LessOrEqual(t, died, last+beat+10*time.Second+lastWords, "seed %d", seed)
+			assert.GreaterOrEqual(t, died, last+10*time.Second, "seed %d", seed)
+			if said >= 0 {
+				assert.LessOrEqual(t, died, max(said, last)+20*time.Second+lastWords, "seed %d", seed)
+			}
+			wg.Wait()
+		})
+	}
+}
