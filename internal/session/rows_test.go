@@ -554,7 +554,7 @@ func TestHeartbeatKeepsIdleSessions(t *testing.T) {
 		require.NoError(t, p.a.Err())
 		require.NoError(t, p.b.Err())
 		// The side that dialled sends a PING every 22.5 to 26.25 s, before the other one does, and learns how long the answer takes.
-		frames := p.a.Stats().Frames // PONGs and the HELLO
+		frames := p.a.Stats().Frames                   // PONGs and the HELLO
 		require.GreaterOrEqual(t, frames, uint64(137)) // 3,600 / 26.25
 		require.LessOrEqual(t, frames, uint64(161))
 		require.Equal(t, p.b.Stats().Frames, frames)
