@@ -41,10 +41,11 @@ type Endpoint struct {
 	// not be read from or written to.
 	ConnContext func(context.Context, net.Conn) context.Context
 
-	// Heartbeat is how often the peer of a session is asked for a sign of life
-	// when it sends nothing: 15 s, or what the peer wishes if that is longer;
-	// between 1 s and 2 min. A peer that has sent nothing for 10 s after that is
-	// taken for gone.
+	// Heartbeat is for how long the peer of a session may send nothing before it
+	// is asked for a sign of life: 15 s, or what the peer wishes if that is
+	// longer; between 1 s and 2 min. So that not all ask at once it is up to a
+	// quarter less. A peer that has sent nothing for 10 s after that is taken for
+	// gone.
 	Heartbeat time.Duration
 
 	// Spin is for how long a session that has got one small message looks for the

@@ -2,7 +2,6 @@ package gobcodec
 
 import (
 	"math"
-	"slices"
 	"unsafe"
 )
 
@@ -311,10 +310,9 @@ func (pr *program) append(b []byte, p ptr) ([]byte, error) {
 // a decoder copies to nobody may look soon: it made no difference there.
 func appendBytes(b, v []byte) []byte {
 	const piece = 256 << 10
-	if len(v) < 4*piece {
-		return append(b, v...)
+	if len(v) < 4*piece || cap(b)-len(b) < len(v) {
+		return append(b, v...) // which makes room without clearing it
 	}
-	b = slices.Grow(b, len(v))
 	for len(v) > 0 {
 		n := min(len(v), piece)
 		b = append(b, v[:n]...)
