@@ -1,6 +1,9 @@
 package session
 
-import "bytes"
+import (
+	"bytes"
+	"net"
+)
 
 // What the tests need of the inside.
 
@@ -18,6 +21,13 @@ func (p *Workers) Waiting() (workers, young int) {
 
 // CoolTime is after which time without a call a session gives back what it keeps.
 const CoolTime = coolTime
+
+// Warm reports whether a session keeps what it may give back.
+func (s *Session) Warm() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.warm
+}
 
 // NewNumbered returns a stream of that number and of no session.
 func NewNumbered(id uint64) *Stream { return &Stream{id: id} }
@@ -67,6 +77,30 @@ func (s *Session) Landing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reader.landing.chunk != nil
+}
+
+// ReadPanics has a reader panic with the lock, and returns what becomes of it.
+func (s *Session) ReadPanics() (p any) {
+	defer func() {
+		if p = recover(); p != nil {
+			s.mu.Unlock()
+			putBuffer(s.reader.buf)
+		}
+	}()
+	s.enter()
+	s.conn = panicking{s.conn, s}
+	s.readLoop(true)
+	return nil
+}
+
+type panicking struct {
+	net.Conn
+	s *Session
+}
+
+func (p panicking) Read([]byte) (int, error) {
+	p.s.mu.Lock()
+	panic("in the reader")
 }
 
 // TakeBuffers takes buffers of n bytes from the pool and writes to them. The function that it returns gives them back, and reports whether they

@@ -71,7 +71,7 @@ const (
 	drainTime     = time.Second             // between the two GOAWAYs, at most
 	lastWordsTime = time.Second             // for the GOAWAY of a session that ends
 	coolTime      = 1500 * time.Millisecond // without a call, after which a session gives back what it keeps for the next
-	longCoolTime  = 4 * coolTime            // the same after many calls
+	longCoolTime  = 4 * coolTime            // the same after many calls, counted from when it is seen that there was none
 )
 
 // A Budget bounds the bytes that calls hold. Budgets nest: what is taken from one is taken from its parent too. Safe for

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,131 @@ func TestPingsSpread(t *testing.T) {
 			assert.Greater(t, times[i+60]-times[i], 250*time.Millisecond, "from %v on", times[i])
 		}
 	})
+}
+
+// TestPingWhileServing: while a call of the peer's is served a dead peer is noticed as soon as while one of this side's is under way.
+func TestPingWhileServing(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newRawPeer(t, session.Config{Heartbeat: 2 * time.Minute, Accept: func(st *session.Stream) {
+			<-st.Context().Done()
+			st.Finish(nil)
+		}})
+		defer p.close()
+		p.send(unary(1, "WAIT", ""))
+		start := time.Now()
+		<-p.s.Done()
+		require.LessOrEqual(t, time.Since(start), 20*time.Second+lastWords)
+	})
+}
+
+// TestPingsOfIdleAfterCall: a session that was in use and is idle since has the heartbeat that was agreed.
+func TestPingsOfIdleAfterCall(t *testing.T) {
+	in(t, func(t *testing.T) {
+		p := newPair(session.Config{Heartbeat: 2 * time.Minute}, session.Config{Accept: bounce})
+		defer p.close()
+		_, err := call(t.Context(), p.a, "ECHO", nil)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		before := p.b.Stats().Frames
+		time.Sleep(20 * time.Minute)
+		require.LessOrEqual(t, p.b.Stats().Frames-before, uint64(15))
+	})
+}
+
+// TestPings: whatever a living peer says and when, it gets no more than a PING a second, each within the heartbeat of the last
+// byte that was heard of it, and is not taken for dead.
+func TestPings(t *testing.T) {
+	r := newRand(t)
+	for range count(20_000, 300) {
+		seed := r.Uint64()
+		in(t, func(t *testing.T) { askOften(t, seed) })
+	}
+}
+
+// A lively peer answers PINGs after some time, and says things of its own accord.
+type lively struct {
+	*rawPeer
+	mu          sync.Mutex
+	start       time.Time
+	heard, ping time.Duration // the last
+	pings       uint64
+}
+
+func (p *lively) say(frame []byte) {
+	p.heard = time.Since(p.start)
+	p.send(frame)
+}
+
+// anything is a frame that says nothing.
+func anything() []byte { return wire.AppendFrame(nil, wire.FirstOptional, 0, nil) }
+
+func askOften(t *testing.T, seed uint64) {
+	r := randOf(seed)
+	beats := []time.Duration{time.Second, 1100 * time.Millisecond, 3 * time.Second, 9900 * time.Millisecond, 10 * time.Second, 11 * time.Second, 15 * time.Second, 2 * time.Minute}
+	beat, wish := beats[r.IntN(len(beats))], beats[r.IntN(len(beats))]
+	cfg := session.Config{Heartbeat: beat, Dialer: r.IntN(2) == 0, Accept: bounce}
+	if r.IntN(2) == 0 {
+		cfg.Workers = new(session.Workers)
+	}
+	p := &lively{rawPeer: dialRaw(t, cfg), start: time.Now(), ping: -time.Hour}
+	lag := time.Duration(r.Int64N(int64(9*time.Second))) * time.Duration(r.IntN(2))
+	var wg sync.WaitGroup
+	helloed := make(chan struct{})
+	wg.Go(func() {
+		for f := p.next(); f.Kind != 0; f = p.next() {
+			if f.Kind != wire.KindPing {
+				continue
+			}
+			p.mu.Lock()
+			now := time.Since(p.start)
+			if p.pings++; now-p.ping < time.Second {
+				t.Errorf("seed %d: PINGs %v apart", seed, now-p.ping)
+			}
+			p.ping = now
+			p.mu.Unlock()
+			v, _ := wire.ParsePing(f.Payload)
+			wg.Go(func() {
+				<-helloed
+				time.Sleep(lag)
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				if v == p.pings {
+					p.say(wire.AppendPing(nil, wire.KindPong, v))
+				} else {
+					p.say(anything())
+				}
+			})
+		}
+	})
+	time.Sleep(time.Duration(r.Int64N(int64(9 * time.Second))))
+	p.mu.Lock()
+	p.say(wire.AppendHello(nil, &wire.Hello{Message: 4 << 20, Calls: 250, Credit: 256 << 10, Heartbeat: uint64(wish / time.Millisecond)}))
+	p.mu.Unlock()
+	close(helloed)
+	ctx, cancel := context.WithCancel(context.Background())
+	id := uint64(1)
+	if cfg.Dialer {
+		id = 2
+	}
+	for agreed := max(beat, wish); r.IntN(20) > 0; id += 2 {
+		time.Sleep(time.Duration(r.Int64N(int64(agreed) * 5 / 4)))
+		p.mu.Lock()
+		switch r.IntN(4) {
+		case 0:
+			wg.Go(func() { _, _ = call(ctx, p.s, "X", nil) })
+		case 1:
+			p.say(unary(id, "ECHO", ""))
+		case 2:
+			p.say(anything())
+		}
+		quiet := time.Since(p.start) - max(p.heard, p.ping)
+		p.mu.Unlock()
+		require.LessOrEqual(t, quiet, agreed, "seed %d: silent, and no PING", seed)
+		require.NoError(t, p.s.Err(), "seed %d: heartbeats of %v and %v, answers after %v", seed, beat, wish, lag)
+	}
+	cancel()
+	p.close()
+	wg.Wait()
 }
 
 // TestDeadPeersNoticed: whatever both sides did before, a peer that falls silent is noticed in time, and none before.

@@ -35,6 +35,9 @@ func (s *Session) readLoop(first bool) (again bool) {
 	left := true // by runtime.Goexit in a handler
 	var turn uint64
 	defer func() {
+		if p := recover(); p != nil {
+			panic(p) // a defect of this package, under the lock most likely: to wait for that would hide it
+		}
 		if left && s.turn.CompareAndSwap(turn, turn+1) {
 			s.startReading()
 			s.mu.Lock()
@@ -111,7 +114,7 @@ func (s *Session) endReading(err error) {
 	r := &s.reader
 	s.mu.Lock()
 	s.giveAway()
-	r.landing.leave()
+	r.leaveLanding()
 	r.landing.patience = 0
 	s.failReading(err)
 	lingers := s.complete

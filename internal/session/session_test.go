@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"gobnode/internal/memnet"
 	"gobnode/internal/session"
 	"gobnode/internal/wire"
 )
@@ -143,4 +144,15 @@ func TestContextEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReaderPanics: a panic of the session's own comes to light, instead of a lock that is never free.
+func TestReaderPanics(t *testing.T) {
+	in(t, func(t *testing.T) {
+		a, b := memnet.Pipe()
+		defer b.Close()
+		s := session.Begin(a, session.Config{})
+		defer s.Abort(session.ErrClosed)
+		require.Equal(t, "in the reader", s.ReadPanics())
+	})
 }
