@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,24 +28,34 @@ func TestLandingCharged(t *testing.T) {
 	budget := session.NewBudget(32<<20, nil)
 	before := heapInUse()
 	var peers []*handPeer
-	for range sessions {
-		got, finish := make(chan error, 1), make(chan struct{})
+	for i := range sessions {
+		got, left := make(chan error, 1), make(chan struct{})
 		p := newHandPeer(t, session.Config{Credit: 4 << 20, Budget: budget, Accept: func(st *session.Stream) {
 			got <- st.Receive(context.Background(), func([]byte) error { return nil })
-			<-finish
+			<-left
 			st.Finish(nil)
 		}})
 		defer p.close()
+		leave := sync.OnceFunc(func() { close(left) })
+		defer leave()
 		peers = append(peers, p)
 		p.send(streamCall(1, "TAKE"))
 		for i := range 32 { // a message of nearly 2 MiB, so that the next is given as much room
 			p.send(wire.AppendData(nil, wire.Flags(i/31)*wire.FlagEOM, 1, make([]byte, wire.MaxData)))
 		}
-		err := <-got
-		close(finish)
-		require.NoError(t, err)
+		require.NoError(t, <-got)
 		p.send(wire.AppendData(nil, 0, 1, make([]byte, wire.MaxData)))
 		p.send(wire.AppendData(nil, 0, 1, make([]byte, wire.MaxData))[:100])
+		if i == 0 {
+			require.Eventually(t, p.s.Landing, 5*time.Second, time.Millisecond)
+		}
+		for range 10 { // later ones may find too little of the budget free
+			if p.s.Landing() {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		leave()
 		require.Eventually(t, func() bool { return p.s.Stats().Serving == 0 }, 5*time.Second, time.Millisecond)
 	}
 	held, charged := heapInUse()-before, budget.Used()
