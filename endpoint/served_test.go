@@ -287,8 +287,8 @@ func TestOnEndAfterStream(t *testing.T) {
 	_, err = s.Recv()
 	require.Equal(t, io.EOF, err)
 	info.OnEnd(func(error) { t.Error("OnEnd after the end") })
-	s.Close()
-	s.Close()
+	_ = s.Close()
+	_ = s.Close()
 }
 
 // TestDeadlineIsTheEarlier: of the caller's and the connection's.

@@ -36,7 +36,7 @@ func (s *Session) readLoop(first bool) (again bool) {
 	var turn uint64
 	defer func() {
 		if p := recover(); p != nil {
-			panic(p) // a defect of this package, under the lock most likely: to wait for that would hide it
+			panic(p) //nolint:forbidigo // a defect of this package's, under the lock most likely: to wait for that would hide it
 		}
 		if left && s.turn.CompareAndSwap(turn, turn+1) {
 			s.startReading()
