@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"net"
+	"unsafe"
 )
 
 // What the tests need of the inside.
@@ -28,6 +29,9 @@ func (s *Session) Warm() bool {
 	defer s.mu.Unlock()
 	return s.warm
 }
+
+// Size is what a Session takes, in bytes.
+const Size = unsafe.Sizeof(Session{})
 
 // NewNumbered returns a stream of that number and of no session.
 func NewNumbered(id uint64) *Stream { return &Stream{id: id} }

@@ -32,10 +32,9 @@ type landing struct {
 	at    int     // where in it the data begins
 	have  int     // bytes of the data that are there
 	need  int     // bytes of it
-	taken int64   // of the budget, for the chunk
 	head  [dataHead]byte
 
-	patience int // reads before which no more than the head of a frame is read behind one, because another may have a place
+	patience int8 // reads before which no more than the head of a frame is read behind one, because another may have a place
 }
 
 // land has the rest of the frame that is in the buffer in part read to its place, if it is one that has a place and nothing speaks against it:
@@ -61,7 +60,7 @@ func (r *reader) land() {
 	}
 	l := &r.landing
 	c.aloft = true
-	l.chunk, l.at, l.need, l.taken = c, len(c.b), need, int64(cap(c.b))
+	l.chunk, l.at, l.need = c, len(c.b), need
 	l.have = copy(c.b[l.at:l.at+need], b[copy(l.head[:], b):])
 	r.buf.r = len(r.buf.b)
 }
@@ -99,8 +98,13 @@ func (r *reader) landed() error {
 	}
 	r.buf.r += wire.TrailerSize
 	r.s.stats.Landed++
+	charged := l.charged()
 	err = r.s.onData(f, data)
-	r.leaveLanding()
+	if l.chunk == nil { // an inbox has it
+		r.s.cfg.Budget.Give(charged)
+	} else {
+		r.leaveLanding()
+	}
 	l.patience = patience
 	return err
 }
@@ -110,16 +114,22 @@ func (r *reader) whole() bool {
 	return r.landing.have == r.landing.need && len(r.bytes()) >= wire.TrailerSize
 }
 
-// leaveLanding forgets the place. The chunk is given back if no inbox has it any more. The caller holds mu.
+// charged is what is taken from the budget for the chunk.
+func (l *landing) charged() int64 { return int64(cap(l.chunk.b)) }
+
+// leaveLanding forgets the place, if there is one. The chunk is given back if no inbox has it any more. The caller holds mu.
 func (r *reader) leaveLanding() {
 	l := &r.landing
-	if c := l.chunk; c != nil && c.aloft {
-		c.aloft = false
-	} else {
-		putBuffer(c)
+	if l.chunk == nil {
+		return
 	}
-	r.s.cfg.Budget.Give(l.taken)
-	l.chunk, l.taken = nil, 0
+	r.s.cfg.Budget.Give(l.charged())
+	if l.chunk.aloft {
+		l.chunk.aloft = false
+	} else {
+		putBuffer(l.chunk)
+	}
+	l.chunk = nil
 }
 
 // readLanding is readSocket of a frame that is read to its place, without the lock: nobody else looks behind what the chunk holds.
