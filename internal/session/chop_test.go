@@ -20,6 +20,7 @@ import (
 // TestChopped: calls and streams of all sizes, both ways, over connections that cut what they carry anywhere and may break a bit, with
 // deadlines, handlers that leave early, and ends: nobody gets wrong bytes, nothing hangs, and nothing stays charged.
 func TestChopped(t *testing.T) {
+	skipWithoutRaw(t)
 	r := newRand(t)
 	var landed uint64
 	for range count(600, 8) {

@@ -26,8 +26,8 @@ func (s *Session) warmUp() {
 }
 
 // cool is called by tick at coolAt. A session whose calls are further apart than coolTime starts anew with each, which costs it about
-// 5 µs; one with a call a second does not. The longer there are calls the longer it takes to see that there are none: to look every
-// coolTime cost 5,000 of those as much as a tenth of their calls.
+// 5 µs; one with a call a second does not. The longer there are calls the longer it takes to see that there are none, for to look is to
+// wake a thread, and to throw streams away that are needed again; see pingDue for what it cost.
 func (s *Session) cool(now time.Time) {
 	calls := s.stats.Opened + s.stats.Served
 	s.free = nil // made anew by those that need one: so many as were needed at once lately are kept and no more

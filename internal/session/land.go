@@ -140,11 +140,11 @@ func (r *reader) readLanding(fd int) (int, error) {
 		r.narrow()
 	}
 	l := &r.landing
-	b := l.chunk.b[:cap(l.chunk.b)]
-	room := b[l.at+l.have : min(len(b), l.at+l.need+ahead)]
 	if l.have == l.need {
 		return r.readAhead(fd)
 	}
+	b := l.chunk.b[:cap(l.chunk.b)]
+	room := b[l.at+l.have : min(len(b), l.at+l.need+ahead)]
 	n, err := readFD(fd, room)
 	if n <= 0 {
 		if isAgain(err) {

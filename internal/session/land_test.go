@@ -25,8 +25,16 @@ type handPeer struct {
 	gone chan struct{}
 }
 
+// skipWithoutRaw is for tests of frames that land, which they do where sockets are read without blocking.
+func skipWithoutRaw(t testing.TB) {
+	if !rawSockets {
+		t.Skip("sockets are read like other connections here")
+	}
+}
+
 // newHandPeer starts a session that serves streams with serve. The peer reads nothing that it is sent.
 func newHandPeer(t testing.TB, cfg session.Config) *handPeer {
+	skipWithoutRaw(t)
 	c, served := sockets(t)
 	p := &handPeer{t: t, conn: c, gone: make(chan struct{})}
 	cfg.Logger = new(logBook).logger()

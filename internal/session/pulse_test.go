@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,18 +112,71 @@ func TestPings(t *testing.T) {
 	}
 }
 
-// A lively peer answers PINGs after some time, and says things of its own accord.
+// A lively peer answers PINGs, and says things of its own accord, until it is dead.
 type lively struct {
 	*rawPeer
+	start time.Time
+	ready chan struct{} // closed when its HELLO is sent
+
 	mu          sync.Mutex
-	start       time.Time
-	heard, ping time.Duration // the last
+	heard, ping time.Duration // when the session heard of it last, and asked it last
 	pings       uint64
+	dead        bool
+}
+
+func newLively(p *rawPeer) *lively {
+	return &lively{rawPeer: p, start: time.Now(), ready: make(chan struct{}), ping: -time.Hour}
 }
 
 func (p *lively) say(frame []byte) {
-	p.heard = time.Since(p.start)
-	p.send(frame)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.dead {
+		p.heard = time.Since(p.start)
+		p.send(frame)
+	}
+}
+
+func (p *lively) die() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+}
+
+// times returns when the session has heard of the peer and asked it last, and how often.
+func (p *lively) times() (heard, ping time.Duration, pings uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard, p.ping, p.pings
+}
+
+// answer reads until the end of the connection, and answers each PING after lag. Only to the last a PONG is still allowed by then.
+func (p *lively) answer(lag time.Duration) {
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	for f := p.next(); f.Kind != 0; f = p.next() {
+		if f.Kind != wire.KindPing {
+			continue
+		}
+		p.mu.Lock()
+		now := time.Since(p.start)
+		if now-p.ping < time.Second {
+			p.t.Errorf("PINGs %v apart", now-p.ping)
+		}
+		p.ping = now
+		p.pings++
+		p.mu.Unlock()
+		v, _ := wire.ParsePing(f.Payload)
+		answers.Go(func() {
+			<-p.ready
+			time.Sleep(lag)
+			if _, _, last := p.times(); v == last {
+				p.say(wire.AppendPing(nil, wire.KindPong, v))
+			} else {
+				p.say(anything())
+			}
+		})
+	}
 }
 
 // anything is a frame that says nothing.
@@ -138,41 +190,13 @@ func askOften(t *testing.T, seed uint64) {
 	if r.IntN(2) == 0 {
 		cfg.Workers = new(session.Workers)
 	}
-	p := &lively{rawPeer: dialRaw(t, cfg), start: time.Now(), ping: -time.Hour}
+	p := newLively(dialRaw(t, cfg))
 	lag := time.Duration(r.Int64N(int64(9*time.Second))) * time.Duration(r.IntN(2))
 	var wg sync.WaitGroup
-	helloed := make(chan struct{})
-	wg.Go(func() {
-		for f := p.next(); f.Kind != 0; f = p.next() {
-			if f.Kind != wire.KindPing {
-				continue
-			}
-			p.mu.Lock()
-			now := time.Since(p.start)
-			if p.pings++; now-p.ping < time.Second {
-				t.Errorf("seed %d: PINGs %v apart", seed, now-p.ping)
-			}
-			p.ping = now
-			p.mu.Unlock()
-			v, _ := wire.ParsePing(f.Payload)
-			wg.Go(func() {
-				<-helloed
-				time.Sleep(lag)
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				if v == p.pings {
-					p.say(wire.AppendPing(nil, wire.KindPong, v))
-				} else {
-					p.say(anything())
-				}
-			})
-		}
-	})
+	wg.Go(func() { p.answer(lag) })
 	time.Sleep(time.Duration(r.Int64N(int64(9 * time.Second))))
-	p.mu.Lock()
 	p.say(wire.AppendHello(nil, &wire.Hello{Message: 4 << 20, Calls: 250, Credit: 256 << 10, Heartbeat: uint64(wish / time.Millisecond)}))
-	p.mu.Unlock()
-	close(helloed)
+	close(p.ready)
 	ctx, cancel := context.WithCancel(context.Background())
 	id := uint64(1)
 	if cfg.Dialer {
@@ -180,7 +204,6 @@ func askOften(t *testing.T, seed uint64) {
 	}
 	for agreed := max(beat, wish); r.IntN(20) > 0; id += 2 {
 		time.Sleep(time.Duration(r.Int64N(int64(agreed) * 5 / 4)))
-		p.mu.Lock()
 		switch r.IntN(4) {
 		case 0:
 			wg.Go(func() { _, _ = call(ctx, p.s, "X", nil) })
@@ -189,14 +212,14 @@ func askOften(t *testing.T, seed uint64) {
 		case 2:
 			p.say(anything())
 		}
-		quiet := time.Since(p.start) - max(p.heard, p.ping)
-		p.mu.Unlock()
-		require.LessOrEqual(t, quiet, agreed, "seed %d: silent, and no PING", seed)
+		heard, ping, _ := p.times()
+		require.LessOrEqual(t, time.Since(p.start)-max(heard, ping), agreed, "seed %d: silent, and no PING", seed)
 		require.NoError(t, p.s.Err(), "seed %d: heartbeats of %v and %v, answers after %v", seed, beat, wish, lag)
 	}
 	cancel()
 	p.close()
 	wg.Wait()
+	require.False(t, t.Failed(), "seed %d", seed)
 }
 
 // TestDeadPeersNoticed: whatever both sides did before, a peer that falls silent is noticed in time, and none before.
@@ -204,56 +227,46 @@ func TestDeadPeersNoticed(t *testing.T) {
 	r := newRand(t)
 	for range count(20_000, 500) {
 		seed := r.Uint64()
-		in(t, func(t *testing.T) {
-			r := randOf(seed)
-			beat := []time.Duration{time.Second, 3 * time.Second, 15 * time.Second, 2 * time.Minute}[r.IntN(4)]
-			p := newRawPeer(t, session.Config{Accept: bounce, Heartbeat: beat})
-			defer p.close()
-			var dead atomic.Bool
-			var heard atomic.Int64 // of the peer by the session
-			start := time.Now()
-			say := func(b []byte) {
-				heard.Store(int64(time.Since(start)))
-				p.send(b)
-			}
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				for f := p.next(); f.Kind != 0; f = p.next() {
-					if f.Kind == wire.KindPing && !dead.Load() {
-						v, _ := wire.ParsePing(f.Payload)
-						say(wire.AppendPing(nil, wire.KindPong, v))
-					}
-				}
-			})
-			said := time.Duration(-1) // by the session, last, of its own accord
-			speak := func() {
-				said = time.Since(start)
-				wg.Go(func() { _, _ = call(t.Context(), p.s, "X", nil) })
-			}
-			for id := uint64(1); r.IntN(8) > 0; id += 2 {
-				time.Sleep(time.Duration(r.Int64N(int64(beat) * 3 / 2)))
-				if r.IntN(4) == 0 {
-					speak()
-				} else {
-					say(wire.AppendCall(nil, wire.FlagEOM|wire.FlagEnd, &wire.Call{Stream: id, Kind: wire.CallUnary, Name: []byte("ECHO")}))
-				}
-			}
-			time.Sleep(time.Duration(r.Int64N(int64(beat))))
-			require.NoError(t, p.s.Err(), "seed %d", seed)
-			dead.Store(true)
-			select {
-			case <-p.s.Done():
-			case <-time.After(time.Duration(r.Int64N(int64(2 * beat)))):
-				speak()
-				<-p.s.Done()
-			}
-			died, last := time.Since(start), time.Duration(heard.Load())
-			assert.LessOrEqual(t, died, last+beat+10*time.Second+lastWords, "seed %d", seed)
-			assert.GreaterOrEqual(t, died, last+10*time.Second, "seed %d", seed)
-			if said >= 0 {
-				assert.LessOrEqual(t, died, max(said, last)+20*time.Second+lastWords, "seed %d", seed)
-			}
-			wg.Wait()
-		})
+		in(t, func(t *testing.T) { fallSilent(t, seed) })
 	}
+}
+
+func fallSilent(t *testing.T, seed uint64) {
+	r := randOf(seed)
+	beat := []time.Duration{time.Second, 3 * time.Second, 15 * time.Second, 2 * time.Minute}[r.IntN(4)]
+	p := newLively(newRawPeer(t, session.Config{Accept: bounce, Heartbeat: beat}))
+	close(p.ready)
+	defer p.close()
+	var wg sync.WaitGroup
+	wg.Go(func() { p.answer(0) })
+	said := time.Duration(-1) // by the session, last, of its own accord
+	speak := func() {
+		said = time.Since(p.start)
+		wg.Go(func() { _, _ = call(t.Context(), p.s, "X", nil) })
+	}
+	for id := uint64(1); r.IntN(8) > 0; id += 2 {
+		time.Sleep(time.Duration(r.Int64N(int64(beat) * 3 / 2)))
+		if r.IntN(4) == 0 {
+			speak()
+		} else {
+			p.say(unary(id, "ECHO", ""))
+		}
+	}
+	time.Sleep(time.Duration(r.Int64N(int64(beat))))
+	require.NoError(t, p.s.Err(), "seed %d", seed)
+	p.die()
+	select {
+	case <-p.s.Done():
+	case <-time.After(time.Duration(r.Int64N(int64(2 * beat)))):
+		speak()
+		<-p.s.Done()
+	}
+	died := time.Since(p.start)
+	last, _, _ := p.times()
+	assert.LessOrEqual(t, died, last+beat+10*time.Second+lastWords, "seed %d", seed)
+	assert.GreaterOrEqual(t, died, last+10*time.Second, "seed %d", seed)
+	if said >= 0 {
+		assert.LessOrEqual(t, died, max(said, last)+20*time.Second+lastWords, "seed %d", seed)
+	}
+	wg.Wait()
 }

@@ -241,7 +241,7 @@ func (r *reader) frames() error {
 	}
 	r.pace.frames = int(s.stats.Frames - frames)
 	if landed {
-		r.pace.frames = 0
+		r.pace.frames = 0 // few because no more were asked for: not what yielding is for
 	}
 	r.lone = r.pace.frames == 1 && len(b) <= smallRead
 	if err == nil && s.ended {

@@ -81,15 +81,22 @@ func TestYoungSessions(t *testing.T) {
 	}
 }
 
-// TestYoungHeartbeat: the heartbeat of a session that shares Workers is on time.
+// TestYoungHeartbeat: the heartbeat of a session that shares Workers is on time, a PING for each second of silence.
 func TestYoungHeartbeat(t *testing.T) {
 	in(t, func(t *testing.T) {
 		var w session.Workers
 		p := newRawPeer(t, session.Config{Accept: bounce, Workers: &w, Heartbeat: time.Second})
 		defer p.close()
 		start := time.Now()
-		assert.Equal(t, wire.KindPing, p.next().Kind)
-		assert.Equal(t, time.Second, time.Since(start))
+		for i := range 60 {
+			f := p.next()
+			require.Equal(t, wire.KindPing, f.Kind)
+			require.Equal(t, time.Duration(i+1)*time.Second, time.Since(start))
+			v, err := wire.ParsePing(f.Payload)
+			require.NoError(t, err)
+			p.send(wire.AppendPing(nil, wire.KindPong, v))
+		}
+		require.NoError(t, p.s.Err())
 	})
 }
 
